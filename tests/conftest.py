@@ -1,0 +1,178 @@
+"""Render the template, and set rendered projects up, as people do."""
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+import requests
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def free_port():
+    """Return a TCP port of 127.0.0.1 that nothing listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return server.getsockname()[1]
+
+
+def clean_environment(**variables):
+    """Return this environment without what would make a project's programs behave otherwise, and with variables."""
+    foreign = ("DATABASE_URL", "DJANGO_", "MAKE", "MFLAGS", "PYTEST_", "VIRTUAL_ENV")
+    return {name: value for name, value in os.environ.items() if not name.startswith(foreign)} | variables
+
+
+class Project:
+    """A rendered project that has been set up."""
+
+    def __init__(self, path):
+        self.path = path
+        self.package = path / path.name
+        self.python = path / ".venv" / "bin" / "python"
+
+    def run(self, *command, check=True, **environment):
+        """Run a command in the project; return the CompletedProcess with its output as text."""
+        ran = subprocess.run(
+            [str(part) for part in command],
+            cwd=self.path,
+            env=clean_environment(**environment),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+        assert not check or ran.returncode == 0, f"{command} ended with {ran.returncode}:\n{ran.stdout}"
+        return ran
+
+    def manage(self, *arguments, **options):
+        """Run manage.py; see run()."""
+        return self.run(self.python, "manage.py", *arguments, **options)
+
+
+class Server:
+    """A program that serves HTTP, with all the processes that it starts."""
+
+    def __init__(self, command, address, log, **options):
+        self.url = f"http://{address}"
+        self.log = log
+        with log.open("wb") as output:
+            self.process = subprocess.Popen(
+                [str(part) for part in command],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                **options,
+            )
+
+    def wait_until_up(self, seconds=60):
+        """Wait until it answers; fail with what it printed if it ends or takes longer."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline and self.process.poll() is None:
+            with contextlib.suppress(requests.ConnectionError):
+                self.get("/")
+                return self
+            time.sleep(0.05)
+        self.stop()
+        raise AssertionError(f"{self.process.args} does not serve {self.url}:\n{self.log.read_text()}")
+
+    def get(self, path, **options):
+        """Ask for a path without following redirects."""
+        return requests.get(self.url + path, timeout=30, allow_redirects=False, **options)
+
+    def stop(self, number=signal.SIGINT):
+        """Send a signal to all processes as Ctrl-C does; return the exit status once the first of them has ended."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, number)
+        return self.process.wait(30)
+
+
+def processes_in(folder):
+    """Return the processes that were started from a folder, zombies left out."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if any(str(folder) in part for part in process.cmdline()) and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+    return found
+
+
+def wait_until_gone(folder, seconds=20):
+    """Wait until no process that was started from a folder is left."""
+    deadline = time.monotonic() + seconds
+    while left := processes_in(folder):
+        assert time.monotonic() < deadline, f"still running: {[process.cmdline() for process in left]}"
+        time.sleep(0.1)
+
+
+@pytest.fixture(scope="session")
+def set_up(cookies_session):
+    """Render a project from answers, run `make setup` in it, and return it as a Project."""
+
+    def set_up(**answers):
+        baked = cookies_session.bake(extra_context=answers)
+        assert baked.exception is None, baked.exception
+        project = Project(baked.project_path)
+        project.run("make", "setup")
+        return project
+
+    return set_up
+
+
+@pytest.fixture(scope="session")
+def default_project(set_up):
+    """The project of the default answers, set up once; tests leave it as they found it."""
+    return set_up()
+
+
+@pytest.fixture
+def project(default_project, tmp_path):
+    """A copy of the project of the default answers that a test may change."""
+    copy = tmp_path / default_project.path.name
+    shutil.copytree(default_project.path, copy, ignore=shutil.ignore_patterns(".local", ".venv"))
+    (copy / ".venv").symlink_to(default_project.path / ".venv")
+    return Project(copy)
+
+
+@pytest.fixture
+def serve(tmp_path):
+    """Serve a project with `make dev`; return the Server."""
+    servers = []
+
+    def serve(project):
+        address = f"127.0.0.1:{free_port()}"
+        server = Server(
+            ["make", "dev", f"ADDRESS={address}"],
+            address,
+            tmp_path / "make-dev.log",
+            cwd=project.path,
+            env=clean_environment(),
+        )
+        servers.append(server)
+        return server.wait_until_up()
+
+    yield serve
+    for server in servers:
+        server.stop()
+
+
+@pytest.fixture
+def deployed(tmp_path):
+    """Write the example config of a project, changed by values; return the environment that names it."""
+
+    def deployed(project, **values):
+        config = json.loads(project.manage("config", "example").stdout) | values
+        file = tmp_path / "config.json"
+        file.touch(mode=0o600)
+        file.write_text(json.dumps(config))
+        return {"DJANGO_CONFIG": str(file)}
+
+    return deployed

@@ -1,0 +1,98 @@
+"""Rendering gives the same, clean files everywhere, at once and without a network."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from conftest import ROOT, clean_environment
+
+PATHS = """
+"""
+
+
+def render(output, *answers, **environment):
+    """Render with the command line that people use; return the rendered files and whether they can be executed."""
+    subprocess.run(
+        [Path(sys.executable).with_name("cookiecutter"), "--no-input", "--output-dir", output, ROOT, *answers],
+        env=clean_environment(**environment),
+        check=True,
+        stdout=subprocess.DEVNULL,
+    )
+    return {
+        str(path.relative_to(output)): (path.read_bytes(), os.access(path, os.X_OK))
+        for path in output.rglob("*")
+        if path.is_file()
+    }
+
+
+def test_paths(cookies):
+    path = cookies.bake().project_path
+
+    assert sorted(str(file.relative_to(path)) for file in path.rglob("*") if file.is_file()) == PATHS.split()
+
+
+def test_no_empty_folders(cookies):
+    path = cookies.bake().project_path
+
+    assert [folder for folder in path.rglob("*") if folder.is_dir() and not any(folder.iterdir())] == []
+
+
+@pytest.mark.parametrize("slug", ["a", "my_project", "a" * 40])
+def test_lint(cookies, default_project, slug):
+    """The code is clean whatever the length of the name in it."""
+    path = cookies.bake(extra_context={"project_slug": slug}).project_path
+    ruff = default_project.path / ".venv" / "bin" / "ruff"
+
+    for command in ("check", "format --check"):
+        ran = subprocess.run([ruff, *command.split(), path], capture_output=True, text=True, check=False)
+        assert ran.returncode == 0, ran.stdout
+
+
+def test_looks_written_by_hand(cookies):
+    """No tag of the template is left, and no blank line that a person would not leave."""
+    path = cookies.bake().project_path
+
+    for file in path.rglob("*"):
+        if not file.is_file():
+            continue
+        text = file.read_text(encoding="utf-8")
+        assert "cookiecutter" not in text.lower(), file
+        assert "endraw" not in text, file
+        assert not text.startswith("\n"), file
+        assert text == "" or text.endswith("\n"), file
+        assert not text.endswith("\n\n"), file
+        assert "\n\n\n\n" not in text, file
+        assert file.suffix == ".py" or "\n\n\n" not in text or file.name.endswith(".py.example"), file
+        assert not any(line != line.rstrip() for line in text.splitlines()), file
+
+
+def test_same_answers_same_bytes(tmp_path):
+    answers = ("project_name=Søk & Finn", "description=Почта")
+    here = render(tmp_path / "here", *answers, TZ="UTC", LC_ALL="C.UTF-8", PYTHONHASHSEED="1")
+    old_umask = os.umask(0o077)
+    try:
+        elsewhere = render(
+            tmp_path / "elsewhere", *answers, TZ="Asia/Kathmandu", LC_ALL="C", LANG="tr_TR.UTF-8", PYTHONHASHSEED="2"
+        )
+    finally:
+        os.umask(old_umask)
+
+    assert here == elsewhere
+
+
+def test_offline(tmp_path):
+    """Rendering, hooks included, opens no network connection."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import socket\n"
+        "def refuse(*arguments): raise RuntimeError('rendering must not use the network')\n"
+        "socket.socket.connect = socket.socket.connect_ex = socket.getaddrinfo = refuse\n"
+    )
+    blocked = {"PYTHONPATH": str(tmp_path)}
+    probe = [sys.executable, "-c", "import socket; socket.create_connection(('127.0.0.1', 9))"]
+    ran = subprocess.run(probe, env=clean_environment(**blocked), capture_output=True, text=True, check=False)
+    assert "must not use the network" in ran.stderr
+
+    assert render(tmp_path / "out", **blocked)

@@ -1,0 +1,225 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from {{ cookiecutter.project_slug }} import config
+
+ROOT = Path(__file__).resolve().parent.parent
+SECRET_KEY = "a-secret-that-no-message-may-show-a-secret-that-no-message-may-show"
+VALID = {
+    "SECRET_KEY": SECRET_KEY,
+    "ALLOWED_HOSTS": ["example.com"],
+    "DATABASE_URL": "postgresql://ada:hidden%40word@db:5432/shop?sslmode=require",
+}
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Write a config file, from values or from text, and return its path."""
+
+    def write(content):
+        file = tmp_path / "config.json"
+        file.write_text(content if isinstance(content, str) else json.dumps(content))
+        file.chmod(0o600)
+        return file
+
+    return write
+
+
+def problems(file):
+    """Return what is wrong with a file, a line each, after a first line that names the file."""
+    with pytest.raises(config.ConfigError) as error:
+        config.load(file)
+    first, *lines = str(error.value).splitlines()
+    assert str(file) in first
+    assert "secret-that-no-message-may-show" not in str(error.value)
+    assert "hidden" not in str(error.value)
+    return [line.strip() for line in lines]
+
+
+def manage(*arguments, **environment):
+    """Run manage.py with nothing else in the environment."""
+    return subprocess.run(
+        [sys.executable, "manage.py", *arguments],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_valid(write):
+    loaded = config.load(write(VALID))
+
+    assert loaded.SECRET_KEY == SECRET_KEY
+    assert loaded.ALLOWED_HOSTS == ["example.com"]
+    assert loaded.SECRET_KEY_FALLBACKS == []
+
+
+def test_value_in_file(write, tmp_path):
+    (tmp_path / "key").write_text(SECRET_KEY + "\n")
+    secret = {"$file": str(tmp_path / "key")}
+
+    loaded = config.load(write(VALID | {"SECRET_KEY": secret, "SECRET_KEY_FALLBACKS": [secret, SECRET_KEY + "2"]}))
+
+    assert loaded.SECRET_KEY == SECRET_KEY
+    assert loaded.SECRET_KEY_FALLBACKS == [SECRET_KEY, SECRET_KEY + "2"]
+
+
+def test_value_in_missing_file(write):
+    assert problems(write(VALID | {"SECRET_KEY": {"$file": "/nowhere/key"}})) == [
+        "SECRET_KEY: cannot read /nowhere/key: No such file or directory"
+    ]
+
+
+def test_all_problems_at_once(write):
+    file = write(
+        {
+            "SECRET_KEI": SECRET_KEY,
+            "SECRET_KEY_FALLBACKS": [SECRET_KEY, "secret-that-no-message-may-show"],
+            "ALLOWED_HOSTS": ["example.com", "https://example.com", 7],
+            "DATABASE_URL": "mysql://ada:hidden@db/shop",
+            "COLOUR": "red",
+        }
+    )
+
+    assert problems(file) == [
+        "SECRET_KEI: unknown key, did you mean SECRET_KEY?",
+        "SECRET_KEY_FALLBACKS[1]: found a text of 31 characters, expected a random text of at least 50 characters",
+        'ALLOWED_HOSTS[1]: found "https://example.com", expected a host name without scheme, port and path',
+        "ALLOWED_HOSTS[2]: found 7, expected a host name without scheme, port and path",
+        "DATABASE_URL: found a text of 26 characters, expected a URL such as postgresql://user:password@host:5432/name",
+        "COLOUR: unknown key",
+        "SECRET_KEY: missing, expected a random text of at least 50 characters",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        ("", "empty; `manage.py config example` prints a complete one"),
+        ("[1, 2]", "found a list of 2, expected an object of keys and values"),
+        ('{"SECRET_KEY": 1,\n "DEBUG" true}', "not JSON: line 2, column 10: Expecting ':' delimiter"),
+    ],
+)
+def test_not_an_object(write, content, problem):
+    assert problems(write(content)) == [problem]
+
+
+def test_key_given_twice(write):
+    file = write(json.dumps(VALID).replace("{", '{"ALLOWED_HOSTS": ["other.example"], ', 1))
+
+    assert problems(file) == ["ALLOWED_HOSTS: found more than once, expected once"]
+
+
+def test_no_file(tmp_path):
+    assert problems(tmp_path / "none.json") == ["No such file or directory; set DJANGO_CONFIG to the name of the file"]
+
+
+def test_not_utf_8(write):
+    file = write(VALID)
+    file.write_bytes(b'{"SECRET_KEY": "\xff"}')
+
+    assert problems(file) == ["not UTF-8: look at byte 17"]
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://db/shop",
+        "postgres://ada@%2Frun%2Fpostgresql/shop",
+        "postgresql://ada:p%40ss@[::1]:5433/shop?sslmode=require",
+        "postgresql://ada@/shop",
+    ],
+)
+def test_database_url(write, url):
+    loaded = config.load(write(VALID | {"DATABASE_URL": url}))
+
+    assert url == loaded.DATABASE_URL
+
+
+@pytest.mark.parametrize(
+    "url", ["", "db", "postgresql://db", "postgresql://db:port/shop", "postgresql://ada:p#ss@db/shop", 5, None]
+)
+def test_bad_database_url(write, url):
+    assert len(problems(write(VALID | {"DATABASE_URL": url}))) == 1
+
+
+def test_readable_by_every_user(write):
+    file = write(VALID)
+    file.chmod(0o644)
+
+    with pytest.warns(UserWarning, match=f"chmod o-r {file}"):
+        config.load(file)
+
+
+def test_check(write):
+    ran = manage("config", "check", DJANGO_CONFIG=str(write(VALID)))
+
+    assert (ran.returncode, ran.stderr) == (0, "")
+
+
+def test_check_broken(write):
+    file = write({"SECRET_KEY": "short"})
+
+    ran = manage("config", "check", str(file))
+
+    assert ran.returncode == 1
+    assert ran.stderr.splitlines() == [
+        f"{file} cannot be used:",
+        *(f"  {problem}" for problem in problems(file)),
+    ]
+
+
+def test_show_hides_secrets(write):
+    ran = manage("config", "show", DJANGO_CONFIG=str(write(VALID | {"SECRET_KEY_FALLBACKS": [SECRET_KEY]})))
+
+    shown = json.loads(ran.stdout)
+    assert shown["SECRET_KEY"] == "********"
+    assert shown["SECRET_KEY_FALLBACKS"] == ["********"]
+    assert shown["DATABASE_URL"] == "postgresql://ada:********@db:5432/shop?sslmode=require"
+    assert shown["ALLOWED_HOSTS"] == ["example.com"]
+
+
+def test_show_broken(write):
+    ran = manage("config", "show", str(write(VALID | {"ALLOWED_HOSTS": 7})))
+
+    assert ran.returncode == 1
+    assert "ALLOWED_HOSTS: found 7" in ran.stderr
+    assert json.loads(ran.stdout)["DATABASE_URL"].endswith("@db:5432/shop?sslmode=require")
+
+
+def test_example_is_complete_valid_and_fresh(write):
+    example = manage("config", "example").stdout
+
+    assert manage("config", "check", str(write(example))).returncode == 0
+    assert json.loads(example).keys() == config.FIELDS.keys()
+    assert json.loads(example)["SECRET_KEY"] != json.loads(manage("config", "example").stdout)["SECRET_KEY"]
+
+
+def test_example_file_says_what_the_class_says():
+    committed = json.loads((ROOT / "config.example.json").read_text())
+
+    assert list(committed) == list(config.FIELDS)
+    assert committed | {"SECRET_KEY": ""} == config.example() | {"SECRET_KEY": ""}
+
+
+def test_example_file_has_no_usable_secret_key(write):
+    committed = json.loads((ROOT / "config.example.json").read_text())
+
+    assert [line.split(":")[0] for line in problems(write(committed))] == ["SECRET_KEY"]
+
+
+def test_settings_refuse_to_start(write):
+    file = write({"ALLOWED_HOSTS": ["example.com"]})
+
+    ran = manage("check", DJANGO_CONFIG=str(file), DJANGO_SETTINGS_MODULE=os.environ["DJANGO_SETTINGS_MODULE"])
+
+    assert ran.returncode == 1
+    assert "Traceback" not in ran.stderr
+    assert ran.stderr.splitlines() == [f"{file} cannot be used:", *(f"  {problem}" for problem in problems(file))]
