@@ -5,7 +5,7 @@ import keyword
 import re
 import sys
 
-ANSWERS = json.loads(r'{{ cookiecutter|tojson }}')
+ANSWERS = json.loads(r"""{{ cookiecutter|tojson }}""")
 
 # Names that a package cannot have because the project's own folders or something it installs, with whichever options,
 # has them. tests/test_bad_answers.py holds this against the locked requirements.

@@ -7,7 +7,7 @@ import tomllib
 import pytest
 from markdown_it import MarkdownIt
 
-PUNCTUATION = "O'Brien & Söhne \"Ltd\" \\ $(x) ${y} %s {z} #1 --"
+PUNCTUATION = 'O\'Brien & Söhne "Ltd" \\ $(x) ${y} %s {z} #1 --'
 # Cookiecutter renders answers that come from the command line: this one arrives as {{ 7 * 7 }} {% now %} {# … #}.
 TEMPLATE_SYNTAX = "{% raw %}{{ 7 * 7 }} {% now 'Y' %} {# gone? #}{% endraw %}"
 HOSTILE = {
@@ -96,7 +96,7 @@ def test_empty_description(cookies):
 
 
 class Texts(html.parser.HTMLParser):
-    """Collects the text of a page by element."""
+    """Collects the first text of each element of a page."""
 
     def __init__(self, page):
         super().__init__()
@@ -105,8 +105,6 @@ class Texts(html.parser.HTMLParser):
 
     def handle_starttag(self, tag, attributes):
         self.open.append(tag)
-        if tag == "meta" and ("name", "description") in attributes:
-            self.texts["description"] = dict(attributes)["content"]
 
     def handle_endtag(self, tag):
         while self.open.pop() != tag:
@@ -128,5 +126,5 @@ def test_hostile_project_works(set_up, serve, case):
     project.run(".venv/bin/ruff", "format", "--check")
     texts = Texts(serve(project).get("/").text).texts
     assert texts["h1"] == text
-    assert text in texts["title"]
-    assert texts["description"] == text
+    assert texts["title"] == text
+    assert texts["p"] == text

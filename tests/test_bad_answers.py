@@ -7,7 +7,6 @@ import re
 import sys
 
 import pytest
-
 from conftest import ROOT
 
 SLUG = "up to 40 lower-case letters, digits and single underscores, a letter first, such as my_shop"
@@ -57,7 +56,9 @@ def test_slug(refusal, slug, why):
     ]
 
 
-@pytest.mark.parametrize("email", ["", "ada", "ada@", "@example.com", "a da@example.com", "ada@exa mple", 'a"@b.c', "a@b@c"])
+@pytest.mark.parametrize(
+    "email", ["", "ada", "ada@", "@example.com", "a da@example.com", "ada@exa mple", 'a"@b.c', "a@b@c"]
+)
 def test_email(refusal, email):
     assert refusal(author_email=email) == [
         f"author_email: {json.dumps(email)} is not an e-mail address; expected {EMAIL}."
@@ -66,8 +67,20 @@ def test_email(refusal, email):
 
 @pytest.mark.parametrize(
     "domain",
-    ["", "https://example.com", "example.com:80", "example.com/", "example..com", "-a.com", "Example.com", "bücher.de",
-     "a" * 64 + ".com", ".".join(["a" * 60] * 5), "exa mple.com", "example.com."],
+    [
+        "",
+        "https://example.com",
+        "example.com:80",
+        "example.com/",
+        "example..com",
+        "-a.com",
+        "Example.com",
+        "bücher.de",
+        "a" * 64 + ".com",
+        ".".join(["a" * 60] * 5),
+        "exa mple.com",
+        "example.com.",
+    ],
 )
 def test_domain(refusal, domain):
     assert refusal(domain_name=domain) == [

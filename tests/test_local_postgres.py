@@ -7,7 +7,6 @@ import subprocess
 import time
 
 import pytest
-
 from conftest import Project, clean_environment, processes_in, wait_until_gone
 
 # Holds the server until standard input ends.
@@ -15,7 +14,7 @@ HOLD = """
 import sys, psycopg
 from my_project import local_postgres
 with psycopg.connect(local_postgres.start()) as connection:
-    print(connection.execute("SELECT pg_backend_pid() > 0, current_setting('server_version_num')").fetchone()[1], flush=True)
+    print(connection.info.server_version, flush=True)
     sys.stdin.read()
 """
 

@@ -31,7 +31,8 @@ for file in files:
     # Django's templates of projects hold no Python, and its defaults read nothing.
     if "project_template" not in file.parts and file.name != "global_settings.py":
         read.update(names_read(file))
-print(json.dumps([name for name in dir(settings) if name.isupper() and settings.is_overridden(name) and name not in read]))
+own = [name for name in dir(settings) if name.isupper() and settings.is_overridden(name)]
+print(json.dumps([name for name in own if name not in read]))
 """
 
 
