@@ -7,6 +7,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 from pathlib import Path
 
@@ -15,6 +16,12 @@ import pytest
 import requests
 
 ROOT = Path(__file__).resolve().parent.parent
+
+# A place of our own: the pytest of a rendered project would close the usual one to PostgreSQL, which for root runs as
+# another user.
+TEMPORARY = Path(tempfile.gettempdir(), "cookiecutter-django-scale")
+TEMPORARY.mkdir(exist_ok=True)
+os.environ["PYTEST_DEBUG_TEMPROOT"] = str(TEMPORARY)
 
 
 def free_port():

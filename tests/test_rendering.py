@@ -9,6 +9,48 @@ import pytest
 from conftest import ROOT, clean_environment
 
 PATHS = """
+.gitattributes
+.gitignore
+.pre-commit-config.yaml
+Makefile
+README.md
+config.example.json
+manage.py
+my_project/__init__.py
+my_project/accounts/__init__.py
+my_project/accounts/admin.py
+my_project/accounts/apps.py
+my_project/accounts/migrations/0001_initial.py
+my_project/accounts/migrations/__init__.py
+my_project/accounts/models.py
+my_project/asgi.py
+my_project/config.py
+my_project/local_postgres.py
+my_project/settings/__init__.py
+my_project/settings/base.py
+my_project/settings/deploy.py
+my_project/settings/local.py.example
+my_project/static/css/site.css
+my_project/static/favicon.svg
+my_project/templates/400.html
+my_project/templates/403.html
+my_project/templates/403_csrf.html
+my_project/templates/404.html
+my_project/templates/500.html
+my_project/templates/admin/base_site.html
+my_project/templates/base.html
+my_project/templates/home.html
+my_project/urls.py
+my_project/wsgi.py
+pyproject.toml
+requirements-dev.txt
+requirements.txt
+tests/config.json
+tests/conftest.py
+tests/test_accounts.py
+tests/test_config.py
+tests/test_pages.py
+tests/test_project.py
 """
 
 
