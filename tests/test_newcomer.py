@@ -1,0 +1,211 @@
+"""What the READMEs promise to somebody with nothing but make and Python 3."""
+
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import requests
+from conftest import ROOT, Server, free_port, wait_until_gone
+
+
+@pytest.fixture
+def clone(tmp_path):
+    """A fresh copy of this repository, as somebody who clones it gets it once the changes are committed."""
+    tracked = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    for name in tracked.stdout.split("\0"):
+        if name and (ROOT / name).exists():
+            (tmp_path / "clone" / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, tmp_path / "clone" / name)
+    return tmp_path / "clone"
+
+
+@pytest.fixture
+def bare_environment(tmp_path):
+    """An environment with the system's programs and python3 on PATH: no uv, no variables."""
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "python3").symlink_to(os.path.realpath(sys.executable))
+    kept = {"HOME", "LANG", "SSL_CERT_FILE", "PIP_CERT", "XDG_CACHE_HOME", "UV_CACHE_DIR"}
+    environment = {name: value for name, value in os.environ.items() if name in kept}
+    return environment | {"PATH": f"{tmp_path / 'bin'}:/usr/bin:/bin"}
+
+
+def commands(readme):
+    """Return the commands in the code blocks of a README, without their comments."""
+    blocks = re.findall(r"```sh\n(.*?)```", readme.read_text(), re.DOTALL)
+    return [line.split("  #")[0].strip() for block in blocks for line in block.splitlines()]
+
+
+def test_commands_of_the_readme():
+    """`make demo` is run below, the next three by every test that renders a project, and `make test` is this run."""
+    assert commands(ROOT / "README.md") == [
+        "make demo",
+        "uvx cookiecutter gh:org/cookiecutter-django-scale",
+        "cd my_project",
+        "make dev",
+        "make test",
+    ]
+
+
+def test_demo(clone, bare_environment, tmp_path):
+    """`make demo` serves the home page and the admin; Ctrl-C ends everything that it started."""
+    address = f"127.0.0.1:{free_port()}"
+    server = Server(
+        ["make", "demo", f"ADDRESS={address}", "ARGS=project_name=Shop"],
+        address,
+        tmp_path / "make-demo.log",
+        cwd=clone,
+        env=bare_environment,
+    ).wait_until_up(180)
+
+    assert "<h1>Shop</h1>" in server.get("/").text
+    assert server.get("/admin/login/").status_code == 200
+
+    server.stop()
+    wait_until_gone(clone)
+    assert "Traceback" not in server.log.read_text()
+
+
+def test_demo_address_in_use(clone, bare_environment):
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        address = f"127.0.0.1:{other.getsockname()[1]}"
+        ran = subprocess.run(
+            ["make", "demo", f"ADDRESS={address}"],
+            cwd=clone,
+            env=bare_environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    assert ran.returncode != 0
+    assert f"{address} is in use" in ran.stdout
+    assert not (clone / "demo").exists()
+
+
+@pytest.mark.parametrize("folder", ["template", "project"])
+def test_no_interpreter(clone, project, bare_environment, tmp_path, folder):
+    """Where there is no Python that Django supports, and none can be downloaded, make says so in a sentence."""
+    path = clone if folder == "template" else project.path
+    (path / ".venv").unlink(missing_ok=True)
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    for tool in ("cp", "dirname", "echo", "expand", "ls", "make", "sed", "sh", "test", "touch", "tr", "uv"):
+        if found := shutil.which(tool):
+            (tools / tool).symlink_to(found)
+
+    ran = subprocess.run(
+        ["make", "test"],
+        cwd=path,
+        env={"PATH": str(tools), "HOME": str(tmp_path), "UV_PYTHON_DOWNLOADS": "never", "UV_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert ran.returncode != 0
+    assert re.search(r"Python >=3\.12,<3\.15 is needed, and uv neither found one nor could download one", ran.stdout)
+    assert "Traceback" not in ran.stdout + ran.stderr
+
+
+def test_commands_of_the_project(project, serve):
+    """Every command in the README of the rendered project works in a fresh project."""
+    project.run("git", "init", "-q")
+    project.run("git", "add", ".")
+    listed = commands(project.path / "README.md")
+
+    assert listed[0] == "make dev"
+    server = serve(project)
+    assert server.get("/").status_code == 200
+    for command in listed[1:]:
+        project.run(*command.split())
+
+
+def test_log_in(project, serve):
+    """A newcomer makes an account and signs in to the admin."""
+    server = serve(project)
+    project.manage(
+        "createsuperuser",
+        "--no-input",
+        DJANGO_SUPERUSER_USERNAME="ada",
+        DJANGO_SUPERUSER_EMAIL="ada@example.com",
+        DJANGO_SUPERUSER_PASSWORD="correct horse",
+    )
+
+    with requests.Session() as session:
+        token = re.search(r'name="csrfmiddlewaretoken" value="(\w+)"', session.get(server.url + "/admin/login/").text)[
+            1
+        ]
+        form = {"username": "ada", "password": "correct horse", "csrfmiddlewaretoken": token}
+        page = session.post(server.url + "/admin/login/?next=/admin/", form)
+
+    assert page.url == server.url + "/admin/"
+    assert "Site administration" in page.text
+
+
+@pytest.mark.parametrize("change", ["nothing", "an error", "a model without migration"])
+def test_lint(project, change):
+    """The checks pass on the fresh project, reach nothing outside it, and notice what they are there for."""
+    project.run("git", "init", "-q")
+    if change == "an error":
+        (project.package / "urls.py").write_text("import os\nprint('x')\n")
+    elif change == "a model without migration":
+        models = project.package / "accounts" / "models.py"
+        models.write_text("from django.db import models\n" + models.read_text() + "\n    x = models.TextField()\n")
+    project.run("git", "add", ".")
+
+    ran = project.run("make", "lint", check=False, UV_OFFLINE="1", HTTPS_PROXY="http://127.0.0.1:9")
+
+    assert (ran.returncode == 0) == (change == "nothing"), ran.stdout
+
+
+def test_lint_without_git(project):
+    ran = project.run("make", "lint", check=False)
+
+    assert ran.returncode != 0
+    assert "git init && git add ." in ran.stdout
+
+
+def test_setup_is_idempotent(project):
+    project.run("make", "setup")
+    local = project.package / "settings" / "local.py"
+    local.write_text(local.read_text() + "\n# mine\n")
+
+    project.run("make", "setup")
+
+    assert local.read_text().endswith("# mine\n")
+
+
+def test_interrupt_ends_everything(project, serve):
+    server = serve(project)
+
+    server.stop(signal.SIGINT)
+
+    wait_until_gone(project.path)
+
+
+def test_killed_server_leaves_no_database(project, serve):
+    server = serve(project)
+
+    server.stop(signal.SIGKILL)
+
+    wait_until_gone(project.path)
+
+
+def test_paths_in_home_page_exist(project, serve):
+    """The files that the home page tells the newcomer to change are there."""
+    named = re.findall(r"<code>([\w/]+\.\w+)</code>", serve(project).get("/").text)
+
+    assert len(named) == 3
+    assert [name for name in named if not Path(project.path, name).exists()] == []
