@@ -28,6 +28,13 @@ test: .venv/requirements  ## Run all tests; ARGS="tests/test_answers.py -k slug"
 lint: .venv/requirements  ## Check the template's own code
 	@$(PYTHON) -m pre_commit run --all-files
 
+lock: .venv/requirements  ## Pin all dependencies, the rendered project's too, after editing a pyproject.toml
+	@UV=$(UV) $(PYTHON) scripts/lock.py $(ARGS)
+
+bump: .venv/requirements  ## Take the newest version of everything and run all tests
+	@UV=$(UV) $(PYTHON) scripts/lock.py --upgrade
+	@$(MAKE) --no-print-directory test
+
 .venv/requirements: requirements.txt | $(UV)
 	@test -x $(PYTHON) || PATH="$$PATH:$$(echo $${PYENV_ROOT:-$$HOME/.pyenv}/versions/3.1[234]*/bin | tr ' ' ':')" \
 		$(UV) venv --quiet --python '$(PYTHON_VERSIONS)' .venv \

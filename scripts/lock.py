@@ -135,7 +135,7 @@ def make_lock(makefile, pyproject, pins, arguments=()):
         folder = Path(name)
         for file, text in zip(("Makefile", "pyproject.toml", *FILES), (makefile, pyproject, *pins), strict=True):
             (folder / file).write_text(text, encoding="utf-8")
-        command = ["make", "lock", f"UV={uv}", f"ARGS={shlex.join(arguments)}"]
+        command = ["make", "--no-print-directory", "lock", f"UV={uv}", f"ARGS={shlex.join(arguments)}"]
         if subprocess.run(command, cwd=folder, env=environment).returncode:
             sys.exit(f"Nothing was locked: `make lock` failed with this pyproject.toml:\n{pyproject}")
         return [(folder / file).read_text(encoding="utf-8") for file in FILES]
