@@ -43,5 +43,5 @@ bump: .venv/requirements  ## Take the newest version of everything and run all t
 	@touch $@
 
 $(CURDIR)/.uv/bin/uv:
-	@python3 -m venv .uv && .uv/bin/python -m pip install --quiet uv \
+	@python3 -m venv .uv && .uv/bin/python -m pip install --quiet --disable-pip-version-check uv \
 		|| { echo "python3 could not install uv; see https://docs.astral.sh/uv/ for other ways to get it."; exit 1; }
