@@ -1,0 +1,512 @@
+import functools
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from django.contrib.auth import get_user_model
+from django.core.cache import cache
+from django.core.management import call_command
+from django.db import connection, connections, models, transaction
+from django.http import HttpResponse
+from django.template import Context, RequestContext, Template, TemplateSyntaxError
+from django.urls import path
+from django.utils.translation import gettext_lazy
+
+from {{ cookiecutter.project_slug }}.scaling import cache as scaling_cache
+from {{ cookiecutter.project_slug }}.scaling.cache import cached, make_key
+from {{ cookiecutter.project_slug }}.scaling.models import TimestampedModel
+from {{ cookiecutter.project_slug }}.settings.base import CACHES
+
+CLIENTS = 12
+
+# What each of several processes does: open its connections, say so, and at a line of input ask with many threads.
+PROCESS = """
+import os, sys, threading, time
+from concurrent.futures import ThreadPoolExecutor
+
+import django
+from django.conf import settings
+from {{ cookiecutter.project_slug }}.settings.base import CACHES
+
+_, database, name, log, seconds, clients = sys.argv
+settings.DATABASES["default"]["NAME"] = database
+settings.CACHES = CACHES
+django.setup()
+
+from django.core.cache import cache
+from {{ cookiecutter.project_slug }}.scaling.cache import cached
+
+def compute():
+    with open(log, "a") as file:
+        file.write(f"{os.getpid()}\\n")
+    time.sleep(float(seconds))
+    return "computed"
+
+def ask(barrier):
+    cache.get("connect")
+    barrier.wait(30)
+    return cached(name, 600, compute)
+
+barrier = threading.Barrier(int(clients) + 1)
+with ThreadPoolExecutor(int(clients)) as pool:
+    answers = [pool.submit(ask, barrier) for _ in range(int(clients))]
+    while barrier.n_waiting < int(clients) and not barrier.broken:
+        time.sleep(0.01)
+    print("ready", flush=True)
+    sys.stdin.readline()
+    barrier.wait()
+print(*(answer.result() for answer in answers))
+"""
+
+
+class Counter:
+    """A computation that counts its calls, slow enough for others to come upon it."""
+
+    def __init__(self, value="computed", seconds=0.3, fails=False):
+        self.value = value
+        self.seconds = seconds
+        self.fails = fails
+        self.calls = 0
+        self.lock = threading.Lock()
+
+    def __call__(self):
+        with self.lock:
+            self.calls += 1
+        time.sleep(self.seconds)
+        if self.fails:
+            raise RuntimeError("the computation failed")
+        return self.value
+
+
+class Article(TimestampedModel):
+    title = models.CharField(max_length=50)
+
+    class Meta:
+        app_label = "test_cache"
+
+    def __str__(self):
+        return "an article"
+
+
+def page(request):
+    template = Template(
+        "{% raw %}{% load scaling %}{% fragment LONG_TTL 'page' %}{{ content }} "
+        "{% fragment LONG_TTL 'inner' %}{{ content }}{% endfragment %}{% endfragment %}{% endraw %}"
+    )
+    return HttpResponse(template.render(RequestContext(request, {"content": request.headers["Content"]})))
+
+
+urlpatterns = [path("page/", page)]
+
+
+@pytest.fixture(autouse=True)
+def backend(request, settings, transactional_db):
+    """Caching is on, and outside a transaction, as on the servers."""
+    name = getattr(request, "param", "db.DatabaseCache")
+    settings.CACHES = {"default": CACHES["default"] | {"BACKEND": f"django.core.cache.backends.{name}"}}
+    yield
+    cache.clear()
+
+
+on_each_backend = pytest.mark.parametrize("backend", ["db.DatabaseCache", "locmem.LocMemCache"], indirect=True)
+
+
+@pytest.fixture
+def article(transactional_db):
+    with connection.schema_editor() as editor:
+        editor.create_model(Article)
+    yield Article.objects.create(title="old")
+    with connection.schema_editor() as editor:
+        editor.delete_model(Article)
+
+
+def at_once(function, clients=CLIENTS):
+    """Call the function in many threads at the same moment; return the results, errors among them."""
+    barrier = threading.Barrier(clients)
+
+    def call(_):
+        try:
+            cache.get("connect")
+            barrier.wait(30)
+            return function()
+        except RuntimeError as error:
+            return error
+        finally:
+            connections.close_all()
+
+    with ThreadPoolExecutor(clients) as pool:
+        return list(pool.map(call, range(clients)))
+
+
+@pytest.fixture
+def start_processes(tmp_path):
+    """Start processes that ask for a value with many threads as soon as go() says so."""
+    started = []
+
+    def start(name, seconds=0.5, processes=2, clients=25):
+        database = connection.settings_dict["NAME"]
+        log = tmp_path / name
+        arguments = [sys.executable, "-c", PROCESS, database, name, str(log), str(seconds), str(clients)]
+        new = [
+            subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+            for _ in range(processes)
+        ]
+        started.extend(new)
+        assert [process.stdout.readline() for process in new] == ["ready\n"] * processes
+        return new, log
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def go(process):
+    process.stdin.write("\n")
+    process.stdin.flush()
+
+
+def expire(name, *vary_on, value="stale"):
+    cached(name, 0.001, lambda: value, *vary_on)
+    time.sleep(0.01)
+
+
+def render(source, **context):
+    return Template("{% raw %}{% load scaling %}{% endraw %}" + source).render(Context({"TTL": 600} | context))
+
+
+@on_each_backend
+def test_cached():
+    compute = Counter(seconds=0)
+
+    assert [cached("key", 600, compute) for _ in range(3)] == ["computed"] * 3
+    assert compute.calls == 1
+
+
+@on_each_backend
+@pytest.mark.parametrize("value", [None, "", 0, False, [], {"a": (1, "ü")}])
+def test_cached_value(value):
+    compute = Counter(value, seconds=0)
+
+    assert cached("key", 600, compute) == cached("key", 600, compute) == value
+    assert compute.calls == 1
+
+
+@on_each_backend
+def test_cached_expires():
+    expire("key")
+
+    assert cached("key", 600, lambda: "new") == "new"
+    assert cached("key", 600, lambda: "newer") == "new"
+
+
+@on_each_backend
+def test_cached_vary_on():
+    """Each combination of name and arguments is a value of its own."""
+    variants = [
+        ("key",),
+        ("key", ""),
+        ("key", "a", "b"),
+        ("key", "ab"),
+        ("key", "a,b"),
+        ("key", ["a", "b"]),
+        ("key", "Ärger 日本 😀"),
+        ("key", "Ärger 日本"),
+        ("k" * 500,),
+        ("k" * 501,),
+        ("key", "x" * 500),
+        ("key with\nspaces", 1),
+    ]
+    for number, (name, *vary_on) in enumerate(variants):
+        cached(name, 600, functools.partial(int, number), *vary_on)
+
+    assert [cached(name, 600, lambda: None, *vary_on) for name, *vary_on in variants] == list(range(len(variants)))
+
+
+def test_cached_vary_on_lazy_text():
+    assert make_key("key", gettext_lazy("yes")) == make_key("key", "yes")
+
+
+def test_cached_vary_on_model():
+    """Two rows that look alike are two values, and a row that is not saved cannot have one."""
+    users = [get_user_model()(pk=number, username="same") for number in (1, 2)]
+
+    assert len({make_key("key", *users[:1]), make_key("key", *users[1:]), make_key("key", "same")}) == 3
+    with pytest.raises(ValueError, match="not saved"):
+        make_key("key", get_user_model()(username="same"))
+
+
+def test_jitter():
+    """500 keys that are set together expire all over the time from 20 % before to 20 % after the TTL."""
+    ttl = 1000
+    for number in range(500):
+        cached("key", ttl, lambda: None, number)
+    lifetimes = [cache.get(make_key("key", number))[0] - time.time() for number in range(500)]
+
+    # The chance that no one in 500 is in the outermost tenth of the range is below 1e-22.
+    assert 0.8 * ttl - 60 < min(lifetimes) < 0.84 * ttl
+    assert 1.16 * ttl - 60 < max(lifetimes) < 1.2 * ttl
+
+
+@on_each_backend
+def test_herd_cold():
+    """Many threads ask for what nobody has computed: one computes, and all get it."""
+    compute = Counter()
+
+    assert at_once(lambda: cached("key", 600, compute)) == ["computed"] * CLIENTS
+    assert compute.calls == 1
+
+
+@on_each_backend
+def test_herd_expired():
+    """Many threads ask for an expired value: one computes, and the others get the old value without waiting."""
+    expire("key")
+    compute = Counter(seconds=2)
+    times = []
+
+    def ask():
+        start = time.monotonic()
+        answer = cached("key", 600, compute)
+        times.append(time.monotonic() - start)
+        return answer
+
+    assert sorted(at_once(ask)) == ["computed"] + ["stale"] * (CLIENTS - 1)
+    assert compute.calls == 1
+    assert sorted(times)[-2] < 2
+
+
+@on_each_backend
+def test_herd_computation_fails():
+    """One caller sees the error of a computation, the next one computes."""
+    failing, compute = Counter(seconds=0.1, fails=True), Counter()
+
+    with pytest.raises(RuntimeError):
+        cached("key", 600, failing)
+    assert cached("key", 600, compute) == "computed"
+
+    failed = at_once(lambda: cached("other key", 600, failing), clients=4)
+    assert {type(answer) for answer in failed} == {RuntimeError}
+    assert failing.calls == 5
+
+
+def test_herd_expired_computation_fails():
+    """While computations fail, one caller at a time sees the error, and the others get the old value."""
+    expire("key")
+    failing = Counter(fails=True)
+    answers = at_once(lambda: cached("key", 600, failing))
+
+    assert answers.count("stale") == CLIENTS - failing.calls
+    assert failing.calls < CLIENTS / 2
+
+
+@pytest.mark.parametrize(("name", "expected"), [("cold", {"computed"}), ("expired", {"computed", "stale"})])
+def test_processes(start_processes, name, expected):
+    """All threads of two processes ask for a value at once: one of them computes it."""
+    expire("expired")
+    processes, log = start_processes(name)
+    for process in processes:
+        go(process)
+    answers = [answer for process in processes for answer in process.communicate(timeout=30)[0].split()]
+
+    assert set(answers) == expected
+    assert len(log.read_text().splitlines()) == 1
+
+
+def test_process_killed(start_processes):
+    """A process that is killed while it computes makes way for the next within seconds."""
+    (process,), log = start_processes("key", seconds=60, processes=1, clients=1)
+    go(process)
+    while not log.exists():
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    compute = Counter()
+    start = time.monotonic()
+
+    assert at_once(lambda: cached("key", 600, compute), clients=4) == ["computed"] * 4
+    assert time.monotonic() - start < scaling_cache.WAIT_SECONDS
+    assert compute.calls < 4
+
+
+def test_slow_computation(monkeypatch):
+    """Whoever waits for a computation that hangs computes after a bounded time."""
+    monkeypatch.setattr(scaling_cache, "LOCK_SECONDS", 60)
+    monkeypatch.setattr(scaling_cache, "WAIT_SECONDS", 0.5)
+    ended, started = threading.Event(), threading.Event()
+
+    def hang():
+        started.set()
+        ended.wait(30)
+
+    def ask():
+        cached("key", 600, hang)
+        connections.close_all()
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    assert started.wait(5)
+    assert cached("key", 600, lambda: "mine") == "mine"
+    ended.set()
+    thread.join()
+
+
+def test_cache_read_only():
+    """A database that takes no writes, as in a failover, makes nobody wait."""
+    with connection.cursor() as cursor:
+        cursor.execute("SET default_transaction_read_only = on")
+    start = time.monotonic()
+    try:
+        assert cached("key", 600, lambda: "computed") == "computed"
+    finally:
+        connection.close()
+    assert time.monotonic() - start < scaling_cache.POLL_SECONDS * 10
+
+
+def test_cache_fails_to_store():
+    """What cannot be stored is returned all the same, and keeps nothing else from running after a commit."""
+    unpicklable = threading.Lock()
+    ran = []
+    with transaction.atomic():
+        assert cached("key", 600, lambda: unpicklable) is unpicklable
+        transaction.on_commit(lambda: ran.append("task"))
+
+    assert ran == ["task"]
+
+
+@on_each_backend
+def test_transaction_committed():
+    """A value is cached at the commit, and until then nobody waits for the transaction."""
+
+    def ask_elsewhere():
+        with connection.cursor() as cursor:
+            cursor.execute("SET lock_timeout = '3s'")
+        start = time.monotonic()
+        return cached("key", 600, lambda: "elsewhere"), time.monotonic() - start
+
+    with transaction.atomic():
+        assert cached("key", 600, lambda: "computed") == "computed"
+        ((answer, seconds),) = at_once(ask_elsewhere, clients=1)
+    assert answer == "elsewhere"
+    assert seconds < 2
+    assert cached("key", 600, lambda: "again") == "computed"
+
+
+@on_each_backend
+def test_transaction_rolled_back():
+    """A value that rests on rows which are rolled back is never seen."""
+    with transaction.atomic():
+        assert cached("key", 600, lambda: "computed") == "computed"
+        transaction.set_rollback(True)
+
+    assert cached("key", 600, lambda: "again") == "again"
+
+
+def test_flush_visitor(client, settings):
+    settings.ROOT_URLCONF = __name__
+    client.get("/page/", headers={"Content": "old"})
+    client.force_login(get_user_model().objects.create_user("visitor"))
+
+    assert client.get("/page/?flush", headers={"Content": "new"}).text == "old old"
+    client.logout()
+    assert client.get("/page/?flush=1", headers={"Content": "new"}).text == "old old"
+
+
+def test_flush_staff(client, settings):
+    """Everybody gets what the staff's flush computed, inner fragments too; without the parameter nothing is."""
+    settings.ROOT_URLCONF = __name__
+    client.get("/page/", headers={"Content": "old"})
+    client.force_login(get_user_model().objects.create_user("staff", is_staff=True))
+
+    assert client.get("/page/", headers={"Content": "new"}).text == "old old"
+    assert client.get("/page/?flush", headers={"Content": "new"}).text == "new new"
+    client.logout()
+    assert client.get("/page/", headers={"Content": "newer"}).text == "new new"
+
+{% raw %}
+def test_fragment():
+    """The name is no variable, with or without quotes, and may be what cached() is called with elsewhere."""
+    source = "{% fragment TTL name %}{{ content }}{% endfragment %}"
+    cached("name", 600, lambda: "not a fragment")
+
+    assert render(source, content="<ü>", name=1) == render(source, content="new", name=2) == "&lt;ü&gt;"
+    assert render(source.replace("name", "'name'"), content="new") == "&lt;ü&gt;"
+
+
+def test_fragment_vary_on():
+    source = "{% fragment TTL 'name' user|upper language %}{{ content }}{% endfragment %}"
+
+    assert render(source, user="ada", language="en", content="1") == "1"
+    assert render(source, user="ada", language="de", content="2") == "2"
+    assert render(source, user="bob", language="en", content="3") == "3"
+    assert render(source, user="ADA", language="en", content="4") == "1"
+
+
+def test_fragment_key_based_expiry(article):
+    """What was saved shows at once, and inner fragments that did not change are taken from the cache."""
+    other = Article.objects.create(title="other")
+    source = (
+        "{% fragment TTL 'list' articles %}{% for article in articles %}{% fragment TTL 'article' article %}"
+        "{{ article.title }}-{{ rendered }} {% endfragment %}{% endfor %}{% endfragment %}"
+    )
+
+    def shown(rendered):
+        return render(source, articles=Article.objects.order_by("pk"), rendered=rendered)
+
+    assert shown("first") == "old-first other-first "
+    assert shown("second") == "old-first other-first "
+    Article.objects.filter(pk=other.pk).update(title="new")
+    assert shown("third") == "old-first new-third "
+    article.save()
+    assert shown("fourth") == "old-fourth new-third "
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{% fragment TTL %}{% endfragment %}",
+        "{% fragment UNKNOWN_TTL 'name' %}{% endfragment %}",
+        "{% fragment 'soon' 'name' %}{% endfragment %}",
+        "{% fragment TTL 'name' %}",
+    ],
+)
+def test_fragment_errors(source):
+    with pytest.raises(TemplateSyntaxError):
+        render(source)
+
+
+def test_ttls(rf):
+    template = Template("{{ SHORT_TTL }} {{ MIDDLE_TTL }} {{ LONG_TTL }} {{ FOREVER_TTL }}")
+
+    assert template.render(RequestContext(rf.get("/"))) == "600 1800 3600 604800"
+
+
+{% endraw %}
+def test_migrate_creates_tables(settings):
+    """`migrate` creates the table that CACHES names, also when the name is new, and leaves it alone afterwards."""
+    settings.CACHES = {"default": CACHES["default"] | {"LOCATION": "other cache"}}
+    call_command("migrate", verbosity=0)
+    cache.set("key", "value")
+    call_command("migrate", verbosity=0)
+
+    assert cache.get("key") == "value"
+    with connection.cursor() as cursor:
+        cursor.execute('DROP TABLE "other cache"')
+    settings.CACHES = CACHES
+
+
+def test_migrate_asks_routers(settings):
+    """A router keeps the table out of databases where it does not belong."""
+
+    class Router:
+        def allow_migrate(self, db, app_label, **hints):
+            return False if app_label == "django_cache" else None
+
+    settings.DATABASE_ROUTERS = [Router()]
+    settings.CACHES = {"default": CACHES["default"] | {"LOCATION": "other cache"}}
+    call_command("migrate", verbosity=0)
+
+    assert "other cache" not in connection.introspection.table_names()
+    settings.CACHES = CACHES

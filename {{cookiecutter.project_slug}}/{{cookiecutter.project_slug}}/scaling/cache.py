@@ -1,0 +1,103 @@
+"""Cached values that expire one by one and are computed by one caller at a time, on any of Django's cache backends."""
+
+import hashlib
+import random
+import time
+from collections.abc import Sequence
+
+from django.conf import settings
+from django.core.cache import cache
+from django.db import models, transaction
+
+# Keys that were set together expire apart, each up to this share of its TTL earlier or later.
+JITTER = 0.2
+# An expired value is served for so long, at most, while one caller computes the next.
+STALE_SECONDS = 60
+# A computation that takes longer counts as crashed, and the next may start. One that raises makes way at once.
+LOCK_SECONDS = 3
+# A caller without even a stale value waits for another's: through a crash and the computation after it.
+WAIT_SECONDS = 2 * LOCK_SECONDS
+POLL_SECONDS = 0.1
+
+
+def cached(name, ttl, compute, *vary_on, flush=False):
+    """Return what compute() returned in the last `ttl` seconds, give or take a fifth, or what it returns now.
+
+    There is one value, which must be picklable, for each `name` and `vary_on`. Callers that find it expired get the
+    old one while one of them computes; if there is none they wait, WAIT_SECONDS at most, and then compute themselves.
+
+    In a transaction the value is computed without a lock, which would hold up others until the commit, and cached at
+    the commit: it may rest on rows that are rolled back. Raises what compute() raises.
+    """
+    key = make_key(name, *vary_on)
+
+    def refresh():
+        value = compute()
+        lifetime = ttl * random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311
+        entry = (time.time() + lifetime, value)
+        # robust: should the cache fail after the commit, whatever else waits for the commit still runs.
+        transaction.on_commit(lambda: cache.set(key, entry, lifetime + STALE_SECONDS), robust=True)
+        return value
+
+    if flush:
+        return refresh()
+    entry = cache.get(key)
+    if _is_fresh(entry):
+        return entry[1]
+    if transaction.get_connection().in_atomic_block:
+        return refresh()
+    return _refresh_once(key, refresh)
+
+
+def make_key(name, *vary_on):
+    """Return 64 letters and digits; a full database cache deletes in the order of keys, which is then by chance.
+
+    A model instance counts by its `cache_key` or else its primary key, a query set, page or list by its members.
+    """
+    return hashlib.sha256(repr([str(name), *map(_identity, vary_on)]).encode()).hexdigest()
+
+
+def flush_requested(request):
+    """Whether the page is asked for with ?flush by a member of the staff: its cached parts are then computed anew."""
+    return "flush" in request.GET and hasattr(request, "user") and request.user.is_staff
+
+
+def ttls(request):
+    """Context processor: the TTLs of the settings, in seconds."""
+    return {name: getattr(settings, name) for name in ("SHORT_TTL", "MIDDLE_TTL", "LONG_TTL", "FOREVER_TTL")}
+
+
+def _identity(value):
+    if isinstance(value, models.Model):
+        if value.pk is None:
+            raise ValueError(f"A cache key cannot vary on {value!r}: it is not saved.")
+        return getattr(value, "cache_key", f"{value._meta.label_lower}:{value.pk}")
+    if isinstance(value, (Sequence, models.QuerySet)) and not isinstance(value, (str, bytes)):
+        return [_identity(member) for member in value]
+    return str(value)
+
+
+def _is_fresh(entry):
+    return entry is not None and time.time() < entry[0]
+
+
+def _refresh_once(key, refresh):
+    lock = f"{key}:lock"
+    deadline = time.monotonic() + WAIT_SECONDS
+    unheld = 0
+    # Twice neither free nor held: the cache takes no writes, so nobody can be computing for others.
+    while unheld < 2 and time.monotonic() < deadline:
+        if cache.add(lock, True, LOCK_SECONDS):
+            try:
+                entry = cache.get(key)  # another caller may have finished since the first look
+                return entry[1] if _is_fresh(entry) else refresh()
+            finally:
+                cache.delete(lock)
+        found = cache.get_many([key, lock])
+        if key in found:
+            return found[key][1]
+        if lock in found:
+            time.sleep(POLL_SECONDS)
+        else:
+            unheld += 1
+    return refresh()
