@@ -1,0 +1,87 @@
+"""Health, before any other middleware: on every Host header, over plain HTTP, without a session.
+
+/livez answers 200 as long as the process does. /readyz answers 200 while the site can be sent requests; otherwise 503,
+naming what is in the way: "draining" from SIGTERM on, "database" if the primary does not answer in READY_TIMEOUT.
+"""
+
+import contextlib
+import mmap
+import select
+import threading
+import time
+
+import psycopg
+from django.db import connections
+from django.http import HttpResponseNotAllowed, JsonResponse
+
+from .timeouts import READY_TIMEOUT
+
+# For how many seconds one answer of the database serves all who ask.
+MAX_AGE = 1
+
+QUERY = b"SELECT 1"
+
+# A byte that gunicorn shares with its workers: deploy/gunicorn.conf.py sets it when SIGTERM arrives.
+draining = mmap.mmap(-1, 1)
+
+_lock = threading.Lock()
+_answered_at = float("-inf")
+_answer = False
+
+
+def health(get_response):
+    """Answer probes, and pass everything else on."""
+
+    def middleware(request):
+        if request.path_info not in ("/livez", "/readyz"):
+            return get_response(request)
+        if request.method not in ("GET", "HEAD"):
+            return HttpResponseNotAllowed(["GET", "HEAD"])
+        degraded = problems() if request.path_info == "/readyz" else []
+        return JsonResponse(
+            {"status": "unavailable" if degraded else "ok", "degraded": degraded},
+            status=503 if degraded else 200,
+            headers={"Cache-Control": "no-store"},
+        )
+
+    return middleware
+
+
+def problems():
+    """List what keeps this process from being sent requests."""
+    if draining[0]:
+        return ["draining"]
+    return [] if database_answers() else ["database"]
+
+
+def database_answers():
+    """Tell whether the primary answers; probes that wait for the same answer ask once."""
+    global _answered_at, _answer
+    oldest = time.monotonic() - MAX_AGE
+    with _lock:
+        if _answered_at < oldest:
+            _answer = _ask_database()
+            _answered_at = time.monotonic()
+        return _answer
+
+
+def _ask_database():
+    """Run a query on a connection of its own, neither of which can take longer than READY_TIMEOUT in all.
+
+    libpq itself would wait for ever for an answer of a server that hangs.
+    """
+    deadline = time.monotonic() + READY_TIMEOUT
+    parameters = connections["default"].get_connection_params() | {"connect_timeout": READY_TIMEOUT, "autocommit": True}
+    try:
+        with contextlib.closing(psycopg.connect(**parameters)) as connection:
+            server = connection.pgconn
+            server.send_query(QUERY)
+            waiting = select.poll()
+            waiting.register(server.socket, select.POLLIN)
+            while server.is_busy():
+                if not waiting.poll(max(0, deadline - time.monotonic()) * 1000):
+                    return False
+                server.consume_input()
+            return server.get_result().status == psycopg.pq.ExecStatus.TUPLES_OK
+    except psycopg.Error:
+        return False
