@@ -1,0 +1,68 @@
+"""gunicorn, as every deployed environment runs it, from the project's folder:
+
+    gunicorn --config deploy/gunicorn.conf.py --bind unix:/run/{{ cookiecutter.project_slug }}/gunicorn.sock
+
+SIGTERM drains: /readyz turns to 503 at once, requests are served for another DRAIN_DELAY, those that still run then
+finish, and gunicorn ends with status 0. A second SIGTERM ends the wait. SIGHUP replaces the workers one generation by
+the next, with the code and the config as they are now.
+"""
+
+import os
+import signal
+import sys
+
+# SIGHUP runs this file again in the same process, which would otherwise go on with the modules of its start.
+for name in [name for name in sys.modules if name.partition(".")[0] == "{{ cookiecutter.project_slug }}"]:
+    del sys.modules[name]
+
+from {{ cookiecutter.project_slug }}.config import load  # noqa: E402
+from {{ cookiecutter.project_slug }}.scaling import health, timeouts  # noqa: E402
+from {{ cookiecutter.project_slug }}.scaling.logs import LOGGING  # noqa: E402
+
+values = load()
+
+wsgi_app = "{{ cookiecutter.project_slug }}.wsgi"
+proc_name = "{{ cookiecutter.project_slug }}"
+
+# Not preloaded: it would save memory, but SIGHUP would no longer bring new code.
+worker_class = "gthread"
+workers = values.WORKERS or (os.cpu_count() or 1) + 1
+threads = values.THREADS
+worker_tmp_dir = "/dev/shm" if os.path.isdir("/dev/shm") else None  # noqa: S108  a heartbeat must not wait for a disk
+control_socket_disable = True
+
+# A worker is replaced now and then, so that what its code leaks is freed; the jitter keeps workers from going together.
+max_requests = 10_000
+max_requests_jitter = 5_000
+
+# For a worker as a whole: gthread does not see a thread that hangs. Each request has a deadline of its own.
+timeout = timeouts.PROXY_TIMEOUT
+graceful_timeout = timeouts.GRACEFUL_TIMEOUT
+keepalive = timeouts.KEEPALIVE_TIMEOUT
+
+# TRUSTED_PROXIES, which the application reads, is the one place that says whose headers are believed.
+secure_scheme_headers = {}
+forwarder_headers = ""
+limit_request_line = 8190
+limit_request_fields = 64
+
+# A Unix socket is for this user and this group, which the proxy belongs to.
+umask = 0o007
+
+# No access log: the application logs its requests.
+logconfig_dict = LOGGING
+
+
+def drain_on_sigterm(server):
+    """Turn readiness off first, and stop after DRAIN_DELAY, when load balancers have seen it."""
+
+    def drain():
+        del server.handle_term
+        health.draining[0] = 1
+        signal.alarm(timeouts.DRAIN_DELAY)
+
+    server.handle_term = drain
+    signal.signal(signal.SIGALRM, lambda *_: server.signal(signal.SIGTERM, None))
+
+
+on_starting = on_reload = drain_on_sigterm
