@@ -1,0 +1,594 @@
+"""The rendered project as servers run it: gunicorn, its configuration and the deploy settings, also behind nginx."""
+
+import contextlib
+import getpass
+import json
+import re
+import shutil
+import signal
+import socket
+import ssl
+import subprocess
+import threading
+import time
+
+import pytest
+import urllib3
+from conftest import Project, Server, clean_environment, free_port
+
+NGINX = shutil.which("nginx", path="/usr/sbin:/usr/local/sbin:/usr/local/bin:/usr/bin")
+HOST = "example.com"
+HASHED = "admin/css/base.css"
+
+# What the tests need to see from outside, added to the copy of the project.
+VIEWS = """
+
+import time
+
+from django.http import HttpResponse, JsonResponse
+
+from . import config
+
+
+def seen(request):
+    return JsonResponse({"address": request.META["REMOTE_ADDR"], "secure": request.is_secure()})
+
+
+def slow(request):
+    time.sleep(float(request.GET["seconds"]))
+    return HttpResponse("done")
+
+
+def posted(request):
+    return HttpResponse(str(len(request.body)))
+
+
+posted.csrf_exempt = True
+urlpatterns += [
+    path("seen", seen),
+    path("slow", slow),
+    path("posted", posted),
+    path("release", lambda request: HttpResponse(getattr(config, "RELEASE", "1"))),
+]
+"""
+
+
+class Gateway:
+    """A TCP port in front of PostgreSQL's Unix socket that can refuse connections, or take them and stay silent."""
+
+    def __init__(self, path):
+        self.path = path
+        self.port = free_port()
+        self.listener = None
+        self.open()
+
+    def open(self, silent=False):
+        self.close()
+        self.listener = socket.create_server(("127.0.0.1", self.port))
+        self.taken = []
+        threading.Thread(target=self.accept, args=(self.listener, silent), daemon=True).start()
+
+    def close(self):
+        if self.listener:
+            self.listener.shutdown(socket.SHUT_RDWR)
+            self.listener.close()
+            for connection in self.taken:
+                connection.close()
+            self.listener = None
+
+    def accept(self, listener, silent):
+        with contextlib.suppress(OSError):
+            while True:
+                connection, _ = listener.accept()
+                self.taken.append(connection)
+                if not silent:
+                    server = socket.socket(socket.AF_UNIX)
+                    server.connect(self.path)
+                    for ends in ((connection, server), (server, connection)):
+                        threading.Thread(target=self.copy, args=ends, daemon=True).start()
+
+    def copy(self, source, target):
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                target.sendall(data)
+        with contextlib.suppress(OSError):
+            target.shutdown(socket.SHUT_WR)
+
+
+class Site:
+    """gunicorn with the project's configuration, and what a client or a load balancer asks of it."""
+
+    def __init__(self, project, environment, log, *options, bind=None):
+        self.port = free_port()
+        self.log = log
+        self.command = [
+            project.python.with_name("gunicorn"),
+            *("--config", "deploy/gunicorn.conf.py", "--bind", bind or f"127.0.0.1:{self.port}"),
+            *options,
+        ]
+        with log.open("wb") as output:
+            self.process = subprocess.Popen(
+                self.command, cwd=project.path, env=environment, stdout=output, stderr=output, start_new_session=True
+            )
+        self.pool = urllib3.HTTPConnectionPool("127.0.0.1", self.port, maxsize=16, retries=False, timeout=30)
+
+    def request(self, method, path, host=HOST, body=None, **headers):
+        headers = {"Host": host, "X-Forwarded-Proto": "https"} | {
+            name.replace("_", "-"): value for name, value in headers.items()
+        }
+        return self.pool.request(method, path, body=body, headers=headers, redirect=False)
+
+    def get(self, path, **headers):
+        return self.request("GET", path, **headers)
+
+    def probe(self, path):
+        return self.pool.request("GET", path, headers={"Host": "10.0.0.1"}, redirect=False)
+
+    def wait(self, seconds=20):
+        wait_until(lambda: self.probe("/livez").status == 200, self, seconds)
+        return self
+
+    def stop(self, number=signal.SIGINT):
+        self.process.send_signal(number)
+        return self.process.wait(40)
+
+
+class Proxied(Site):
+    """The same behind nginx with the project's nginx.conf: on a Unix socket, over TLS."""
+
+    def __init__(self, project, environment, folder, *options):
+        self.folder = folder
+        self.http, self.https = free_port(), free_port()
+        super().__init__(
+            project, environment, folder / "gunicorn.log", *options, bind=f"unix:{folder / 'run/gunicorn.sock'}"
+        )
+        conf = self.configure(project)
+        checked = subprocess.run([NGINX, "-t", "-c", conf], capture_output=True, text=True, check=False)
+        assert checked.returncode == 0, checked.stderr
+        assert "[emerg]" not in checked.stderr
+        self.nginx = subprocess.Popen([NGINX, "-c", conf, "-g", "daemon off;"])
+        self.plain = urllib3.HTTPConnectionPool("127.0.0.1", self.http, retries=False, timeout=30)
+        self.pool = urllib3.HTTPSConnectionPool(
+            "127.0.0.1",
+            self.https,
+            maxsize=16,
+            retries=False,
+            timeout=30,
+            server_hostname=HOST,
+            assert_hostname=HOST,
+            ca_certs=str(folder / "fullchain.pem"),
+        )
+
+    def configure(self, project):
+        """Write the project's nginx.conf for this machine: other ports, other folders, all else as it is."""
+        text = (project.path / "deploy" / "nginx.conf").read_text()
+        kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+        temporary = " ".join(f"{kind}_temp_path {self.folder / kind};" for kind in kinds)
+        changes = {
+            "user www-data;": f"user {getpass.getuser()};",
+            "http {": f"http {{ {temporary}",
+            "/run/nginx.pid": f"{self.folder}/nginx.pid",
+            "/var/log/nginx/": f"{self.folder}/",
+            "/run/my_project/": f"{self.folder}/run/",
+            "/etc/letsencrypt/live/example.com/": f"{self.folder}/",
+            "/srv/my_project/staticfiles/": f"{project.path}/staticfiles/",
+            "listen 80": f"listen 127.0.0.1:{self.http}",
+            "listen 443": f"listen 127.0.0.1:{self.https}",
+            "listen [::]:80": f"listen [::1]:{self.http}",
+            "listen [::]:443": f"listen [::1]:{self.https}",
+        }
+        for original, replacement in changes.items():
+            assert original in text
+            text = text.replace(original, replacement)
+        if not has_ipv6():
+            text = "\n".join(line for line in text.splitlines() if "[::1]" not in line)
+        conf = self.folder / "nginx.conf"
+        conf.write_text(text)
+        return conf
+
+    def probe(self, path):
+        return self.plain.request("GET", path, headers={"Host": "10.0.0.1"})
+
+    def stop(self, number=signal.SIGINT):
+        status = super().stop(number)
+        self.nginx.terminate()
+        self.nginx.wait(10)
+        return status
+
+
+def has_ipv6():
+    with contextlib.suppress(OSError), socket.socket(socket.AF_INET6) as probe:
+        probe.bind(("::1", 0))
+        return True
+    return False
+
+
+def wait_until(condition, site, seconds):
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        with contextlib.suppress(urllib3.exceptions.HTTPError):
+            if condition():
+                return
+        if site.process.poll() is not None:
+            break
+        time.sleep(0.05)
+    raise AssertionError(f"no success in {seconds} s:\n{site.log.read_text()[-3000:]}")
+
+
+@pytest.fixture(scope="module")
+def database(default_project):
+    """A Gateway to the PostgreSQL of the default project."""
+    module = f"{default_project.path.name}.local_postgres"
+    start = f"import {module} as p; print(p.start(), p.SOCKETS, flush=True); input()"
+    holder = subprocess.Popen(
+        [default_project.python, "-c", start],
+        cwd=default_project.path,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    _, sockets = holder.stdout.readline().split()
+    gateway = Gateway(f"{sockets}/.s.PGSQL.5432")
+    yield gateway
+    gateway.close()
+    holder.communicate("\n")
+
+
+@pytest.fixture(scope="module")
+def served(default_project, database, tmp_path_factory):
+    """A copy of the project with VIEWS and static files; environment() configures a process of it."""
+    folder = tmp_path_factory.mktemp("served")
+    path = folder / default_project.path.name
+    shutil.copytree(default_project.path, path, ignore=shutil.ignore_patterns(".local", ".venv"))
+    (path / ".venv").symlink_to(default_project.path / ".venv")
+    with (path / path.name / "urls.py").open("a") as urls:
+        urls.write(VIEWS)
+    project = Project(path)
+    example = json.loads(project.manage("config", "example").stdout)
+
+    def environment(**values):
+        url = f"postgresql://postgres@127.0.0.1:{database.port}/{path.name}"
+        file = folder / f"{'-'.join(values) or 'config'}.json"
+        file.touch(mode=0o600)
+        file.write_text(json.dumps(example | {"ALLOWED_HOSTS": [HOST], "DATABASE_URL": url, "WORKERS": 2} | values))
+        return clean_environment(DJANGO_CONFIG=str(file), DJANGO_SETTINGS_MODULE=f"{path.name}.settings.deploy")
+
+    project.environment = environment
+    project.manage("migrate", **environment())
+    project.manage("collectstatic", "--no-input", **environment())
+    project.manifest = json.loads((path / "staticfiles" / "staticfiles.json").read_text())["paths"]
+    return project
+
+
+@pytest.fixture(scope="module")
+def direct(served, tmp_path_factory):
+    """The site without nginx: the tests are its load balancer."""
+    log = tmp_path_factory.mktemp("direct") / "log"
+    site = Site(served, served.environment(TRUSTED_PROXIES=["127.0.0.1"]), log).wait()
+    yield site
+    site.stop()
+
+
+@pytest.fixture(scope="module")
+def proxied(served, tmp_path_factory):
+    """The site behind nginx."""
+    if NGINX is None:
+        pytest.skip("nginx is not installed: apt install nginx")
+    folder = tmp_path_factory.mktemp("proxied")
+    (folder / "run").mkdir()
+    names = ["-subj", f"/CN={HOST}", "-addext", f"subjectAltName=DNS:{HOST}"]
+    files = ["-keyout", folder / "privkey.pem", "-out", folder / "fullchain.pem"]
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", *names, *files]
+    subprocess.run(command, check=True, capture_output=True)
+    site = Proxied(served, served.environment(), folder).wait()
+    yield site
+    site.stop()
+
+
+@pytest.fixture(params=["direct", "proxied"])
+def site(request):
+    return request.getfixturevalue(request.param)
+
+
+def test_check_deploy_is_silent(served):
+    ran = served.manage("check", "--deploy", "--fail-level", "WARNING", **served.environment())
+
+    assert "no issues" in ran.stdout
+
+
+def test_headers(site):
+    response = site.get("/")
+
+    assert response.status == 200
+    sent = {name.lower(): value for name, value in response.headers.items()}
+    for name in ("date", "connection", "content-length", "content-encoding", "transfer-encoding", "vary"):
+        sent.pop(name, None)
+    assert sent.pop("server") in ("gunicorn", "nginx")
+    assert sent == {
+        "content-type": "text/html; charset=utf-8",
+        "content-security-policy": "default-src 'self'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
+        "object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
+        "cross-origin-opener-policy": "same-origin",
+        "permissions-policy": "camera=(), geolocation=(), microphone=(), payment=(), usb=()",
+        "referrer-policy": "same-origin",
+        "strict-transport-security": "max-age=3600",
+        "x-content-type-options": "nosniff",
+        "x-frame-options": "DENY",
+    }
+
+
+def test_cookies(site):
+    cookie = site.get("/admin/login/").headers["Set-Cookie"]
+
+    assert cookie.startswith("csrftoken=")
+    assert "; Secure" in cookie
+    assert "; SameSite=Lax" in cookie
+
+
+def test_plain_http_is_redirected(direct):
+    response = direct.get("/admin/?next=1", X_Forwarded_Proto="http")
+
+    assert (response.status, response.headers["Location"]) == (301, f"https://{HOST}/admin/?next=1")
+
+
+def test_plain_http_is_redirected_by_nginx(proxied):
+    response = proxied.plain.request("GET", "/admin/?next=1", headers={"Host": HOST}, redirect=False)
+
+    assert (response.status, response.headers["Location"]) == (301, f"https://{HOST}/admin/?next=1")
+
+
+def test_static_file(site, served):
+    response = site.get(f"/static/{served.manifest[HASHED]}", Accept_Encoding="gzip")
+
+    assert response.status == 200
+    assert response.headers["Cache-Control"] == "max-age=315360000, public, immutable"
+    assert response.headers["Content-Encoding"] == "gzip"
+    assert "Accept-Encoding" in response.headers["Vary"]
+    assert response.headers["X-Content-Type-Options"] == "nosniff"
+    assert response.headers["Access-Control-Allow-Origin"] == "*"
+    assert "Set-Cookie" not in response.headers
+    assert b"--primary" in response.data
+
+
+def test_static_file_that_may_change(site):
+    assert site.get(f"/static/{HASHED}").headers["Cache-Control"] == "max-age=60, public"
+
+
+def test_static_file_with_brotli(direct, served):
+    assert direct.get(f"/static/{served.manifest[HASHED]}", Accept_Encoding="br").headers["Content-Encoding"] == "br"
+
+
+def test_live(site):
+    response = site.probe("/livez")
+
+    assert (response.status, response.json()) == (200, {"status": "ok", "degraded": []})
+    assert response.headers["Cache-Control"] == "no-store"
+
+
+def test_ready(site):
+    assert (site.probe("/readyz").status, site.probe("/readyz").json()) == (200, {"status": "ok", "degraded": []})
+
+
+def test_health_is_not_public(proxied):
+    assert proxied.get("/readyz").status == 404
+
+
+@pytest.mark.parametrize("silent", [False, True], ids=["refused", "silent"])
+def test_readiness_follows_the_database(site, database, silent):
+    database.close()
+    if silent:
+        database.open(silent=True)
+    try:
+        time.sleep(1.1)  # an answer serves for a second
+        started = time.monotonic()
+        threads = [Answer(site.probe, "/readyz") for _ in range(4)]
+        answers = [thread.answer() for thread in threads]
+        took = time.monotonic() - started
+
+        assert [answer.status for answer in answers] == [503] * 4
+        assert answers[0].json() == {"status": "unavailable", "degraded": ["database"]}
+        assert took < 4
+        assert site.probe("/livez").status == 200
+        assert site.get("/").status == 200
+    finally:
+        database.open()
+    wait_until(lambda: site.probe("/readyz").status == 200, site, 5)
+
+
+class Answer(threading.Thread):
+    """A call on a thread of its own."""
+
+    def __init__(self, function, *arguments, **options):
+        super().__init__(daemon=True)
+        self.call = lambda: function(*arguments, **options)
+        self.start()
+
+    def run(self):
+        self.value = self.call()
+
+    def answer(self, seconds=30):
+        self.join(seconds)
+        return self.value
+
+
+def test_client_address(site):
+    forwarded = {"X_Forwarded_For": "203.0.113.9"} if type(site) is Site else {}
+
+    seen = site.get("/seen", **forwarded).json()
+
+    assert seen == {"address": "203.0.113.9" if forwarded else "127.0.0.1", "secure": True}
+
+
+def test_forged_client_address(site):
+    forged = "192.0.2.66, 203.0.113.9" if type(site) is Site else "192.0.2.66"
+
+    assert site.get("/seen", X_Forwarded_For=forged).json()["address"] in ("203.0.113.9", "127.0.0.1")
+
+
+def test_headers_of_a_client_that_is_no_proxy(served, tmp_path):
+    site = Site(served, served.environment(TRUSTED_PROXIES=["192.0.2.0/24"], HTTPS=False), tmp_path / "log").wait()
+    try:
+        seen = site.get("/seen", X_Forwarded_For="192.0.2.66", X_Forwarded_Proto="https").json()
+    finally:
+        site.stop()
+
+    assert seen == {"address": "127.0.0.1", "secure": False}
+
+
+def test_unknown_host(direct):
+    assert direct.get("/", host="other.example").status == 400
+    assert direct.probe("/readyz").status == 200
+
+
+def test_unknown_host_at_nginx(proxied):
+    with pytest.raises(urllib3.exceptions.ProtocolError):
+        proxied.get("/", host="other.example")
+    with pytest.raises(urllib3.exceptions.ProtocolError):
+        proxied.plain.request("GET", "/", headers={"Host": "other.example"})
+    with socket.create_connection(("127.0.0.1", proxied.https)) as connection, pytest.raises(ssl.SSLError):
+        ssl.create_default_context().wrap_socket(connection, server_hostname="other.example")
+
+
+def test_oversized_body(site):
+    assert site.request("POST", "/posted", body=b"x" * (11 << 20)).status == 413
+
+
+def test_oversized_form(site):
+    assert site.request("POST", "/posted", body=b"x" * (2 << 20)).status == 400
+
+
+def test_body(site):
+    assert site.request("POST", "/posted", body=b"x" * (1 << 19)).data == b"524288"
+
+
+def test_oversized_header(site):
+    assert site.get("/", X_Large="x" * 40_000).status in (400, 431)
+
+
+def test_slow_client_without_nginx(direct):
+    with contextlib.ExitStack() as stack:
+        for _ in range(4):
+            client = stack.enter_context(socket.create_connection(("127.0.0.1", direct.port)))
+            client.sendall(b"GET / HTTP/1.1\r\n")
+        assert [direct.get("/").status for _ in range(10)] == [200] * 10
+
+
+def test_slow_clients_behind_nginx(proxied):
+    context = ssl.create_default_context(cafile=proxied.folder / "fullchain.pem")
+    with contextlib.ExitStack() as stack:
+        for _ in range(30):
+            client = stack.enter_context(socket.create_connection(("127.0.0.1", proxied.https)))
+            client = stack.enter_context(context.wrap_socket(client, server_hostname=HOST))
+            client.sendall(b"POST /posted HTTP/1.1\r\nHost: example.com\r\nContent-Length: 100\r\n\r\nslow")
+        started = time.monotonic()
+        assert [proxied.get("/").status for _ in range(10)] == [200] * 10
+        assert time.monotonic() - started < 5  # in gunicorn, they would hold all threads for nginx's 10 s
+
+
+class Load:
+    """Clients that ask without a pause until they are told to stop."""
+
+    def __init__(self, site, path="/", clients=4):
+        self.answers = []
+        self.stopped = threading.Event()
+        self.threads = [Answer(self.ask, site, path) for _ in range(clients)]
+
+    def ask(self, site, path):
+        while not self.stopped.is_set():
+            try:
+                response = site.get(path)
+                self.answers.append((response.status, response.data))
+            except Exception as error:
+                self.answers.append((0, repr(error)))
+
+    def failures(self):
+        self.stopped.set()
+        for thread in self.threads:
+            thread.answer()
+        return [answer for answer in self.answers if answer[0] != 200]
+
+
+def test_sigterm_under_load(served, tmp_path):
+    site = Site(served, served.environment(TRUSTED_PROXIES=["127.0.0.1"]), tmp_path / "log").wait()
+    load = Load(site)
+    time.sleep(0.5)
+
+    site.process.terminate()
+    wait_until(lambda: site.probe("/readyz").status == 503, site, 1)
+    assert site.probe("/readyz").json()["degraded"] == ["draining"]
+    turned = len(load.answers)
+    time.sleep(3)
+    assert len(load.answers) > turned
+    last = Answer(site.get, "/slow?seconds=4")
+    time.sleep(0.5)
+
+    assert load.failures() == []
+    assert last.answer().data == b"done"
+    assert site.process.wait(20) == 0
+
+
+def test_sighup_under_load(served, tmp_path):
+    site = Site(served, served.environment(TRUSTED_PROXIES=["127.0.0.1"]), tmp_path / "log").wait()
+    load = Load(site, "/release")
+    time.sleep(0.5)
+    config = served.package / "config.py"
+    original = config.read_text()
+    config.write_text(original + '\nRELEASE = "2"\n')
+    try:
+        site.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: site.get("/release").data == b"2", site, 10)
+        time.sleep(3)
+        assert load.failures() == []
+        assert load.answers[0] == (200, b"1")
+        assert load.answers[-1] == (200, b"2")
+
+        site.process.terminate()
+        wait_until(lambda: site.probe("/readyz").status == 503, site, 1)
+    finally:
+        config.write_text(original)
+        site.stop()
+
+
+def test_recycled_workers_under_load(served, tmp_path):
+    options = ("--max-requests", "100", "--max-requests-jitter", "50")
+    site = Site(served, served.environment(TRUSTED_PROXIES=["127.0.0.1"]), tmp_path / "log", *options).wait()
+    load = Load(site)
+    try:
+        wait_until(lambda: site.log.read_text().count("Autorestarting") >= 3, site, 20)
+        assert load.failures() == []
+    finally:
+        site.stop()
+
+
+def test_rate_limit(proxied):
+    statuses = [answer.status for answer in [proxied.get("/") for _ in range(200)]]
+
+    assert statuses[0] == 200
+    assert 429 in statuses
+    assert [proxied.probe("/livez").status for _ in range(200)] == [200] * 200
+
+
+def test_make_serve(project, tmp_path):
+    address = f"127.0.0.1:{free_port()}"
+    server = Server(
+        ["make", "serve", f"ADDRESS={address}"],
+        address,
+        tmp_path / "make-serve.log",
+        cwd=project.path,
+        env=clean_environment(),
+    )
+    try:
+        page = server.wait_until_up().get("/admin/login/")
+        style = re.search(r"/static/admin/css/base\.[0-9a-f]{12}\.css", page.text)
+        assert page.status_code == 200
+        assert "Secure" not in page.headers["Set-Cookie"]
+        assert server.get(style[0]).headers["Cache-Control"] == "max-age=315360000, public, immutable"
+    finally:
+        server.stop()
+    assert "Traceback" not in server.log.read_text()
+
+
+def test_log_is_json(direct):
+    lines = [json.loads(line) for line in direct.log.read_text().splitlines()]
+
+    assert {"time", "level", "logger", "process", "message"} <= lines[0].keys()
