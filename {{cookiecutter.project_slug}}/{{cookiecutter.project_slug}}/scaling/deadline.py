@@ -1,143 +1,108 @@
-"""A deadline for every request that waits for its database, and a 503 for every request that cannot have it.
+"""A deadline for requests that wait for the database, and a 503 for those that cannot have it.
 
-PostgreSQL's own timeouts never fire when the server hangs, and gunicorn's does not end a thread. One watchdog
-thread per process shuts the sockets on which overdue requests wait: each waiting thread gets an OperationalError.
+The timeouts of PostgreSQL never fire when the server hangs, and gunicorn's ends no thread. So one thread per process
+watches the requests, and shuts the sockets of those that wait in vain: they get an OperationalError at once.
 """
 
+import functools
 import logging
-import os
-import socket
 import sys
 import threading
 import time
 import traceback
 
 from asgiref.sync import iscoroutinefunction
-from django.core.exceptions import MiddlewareNotUsed
 from django.db import InternalError, OperationalError, connections
 from django.http import HttpResponse
 from django.utils.decorators import sync_and_async_middleware
 from django.views.defaults import server_error
-from psycopg import OperationalError as ConnectionClosed
 from psycopg.errors import IdleInTransactionSessionTimeout
-from psycopg.pq import TransactionStatus
 
 from . import timeouts
+from .postgresql.base import DatabaseWrapper
+
+TICK = 0.25  # seconds between two looks at the requests
 
 logger = logging.getLogger(__name__)
+requests = set()
+lock = threading.Lock()  # while one ends or is ended: the connection may serve the next request right afterwards
+
+
+class Request:
+    """A request in progress, with the connections of its thread."""
+
+    probed = reported = False
+
+    def __init__(self, path):
+        self.path, self.thread, self.start = path, threading.get_ident(), time.monotonic()
+        self.databases = [database for database in connections.all() if isinstance(database, DatabaseWrapper)]
+
+    def seconds(self):
+        return time.monotonic() - self.start
+
+    def probe(self):
+        """Find out, once, whether the servers that it waits for hang."""
+        for database in () if self.probed else self.databases:
+            database.probe()
+        self.probed = True
+
+    def end(self):
+        """End its wait for a server that hangs, or for any when it is late; return what to log the first time."""
+        late = self.seconds() >= timeouts.REQUEST
+        ended = [db.alias for db in self.databases if (late or db.alias in db.hung) and db.end_wait()]
+        if self.reported or not (late or ended):
+            return None
+        self.reported = True
+        stack = "".join(traceback.format_stack(sys._current_frames()[self.thread]))
+        what = f"ended its wait for database {', '.join(ended)}" if ended else "cannot end it outside the database"
+        return f"{self.path} after {self.seconds():.0f} s: {what}\n{stack}"
+
+
+def watch():
+    while True:
+        time.sleep(TICK)
+        with lock:
+            slow = [request for request in requests if request.seconds() >= timeouts.DATABASE_SUSPECT]
+        for request in slow:
+            request.probe()
+        with lock:
+            reports = [request.end() for request in slow if request in requests]
+        for report in filter(None, reports):
+            logger.error(report)
+
+
+@functools.cache
+def start_watching():
+    """Start the thread, once: with the first request, when the server has forked its workers."""
+    threading.Thread(target=watch, name="deadline", daemon=True).start()
 
 
 @sync_and_async_middleware
 def deadline_middleware(get_response):
-    """End the database queries of a request that takes longer than REQUEST seconds.
+    """Bound what a request waits for the database; not an async one, whose queries run in threads that others share."""
+    if iscoroutinefunction(get_response) or not timeouts.REQUEST:
+        return get_response
 
-    What follows the response (a streamed body) has no deadline, nor have async requests: their queries run in threads
-    that other requests share.
-    """
-    if not timeouts.REQUEST:
-        raise MiddlewareNotUsed("timeouts.REQUEST is off")
-    return get_response if iscoroutinefunction(get_response) else watchdog.guard(get_response)
+    def middleware(request):
+        current = Request(request.path)
+        with lock:
+            requests.add(current)
+            start_watching()
+        try:
+            return get_response(request)
+        finally:
+            with lock:
+                requests.remove(current)
 
-
-class Watchdog:
-    """Knows the requests in progress, oldest first; its thread starts with the first one, so after any fork."""
-
-    def __init__(self):
-        self.lock = threading.Lock()  # held while a request ends and while it is shot: never the next one's connection
-        self.requests = {}
-        self.thread = None
-
-    def guard(self, get_response):
-        def middleware(request):
-            entry = _Entry(request)
-            with self.lock:
-                self.requests[entry] = None
-                if self.thread is None:
-                    self.thread = threading.Thread(target=self.run, name="deadline", daemon=True)
-                    self.thread.start()
-            try:
-                return get_response(request)
-            finally:
-                with self.lock:
-                    del self.requests[entry]
-
-        return middleware
-
-    def run(self):
-        while True:
-            reports = []
-            with self.lock:
-                now = time.monotonic()
-                for entry in self.requests:
-                    if entry.due <= now:
-                        reports += entry.end(now)
-                # A request that arrives from here on is not due before REQUEST seconds have passed.
-                wake = min((entry.due for entry in self.requests), default=now + timeouts.REQUEST)
-            for report in reports:
-                logger.error(report)
-            time.sleep(max(0, min(wake, now + timeouts.REQUEST) - time.monotonic()))
-
-
-watchdog = Watchdog()
-
-
-class _Entry:
-    __slots__ = ("connections", "due", "path", "reported", "thread")
-
-    def __init__(self, request):
-        self.path = request.path
-        self.thread = threading.get_ident()
-        self.connections = connections.all()
-        self.due = time.monotonic() + timeouts.REQUEST
-        self.reported = False
-
-    def end(self, now):
-        """Shut the connections that wait for an answer, again after each second; return what to log, once."""
-        self.due = now + 1
-        ended = [wrapper.alias for wrapper in self.connections if _shut(wrapper.connection)]
-        if self.reported:
-            return []
-        self.reported = True
-        if ended:
-            return [f"{self.path} took {timeouts.REQUEST} s: ended its wait for the database {', '.join(ended)}"]
-        stack = "".join(traceback.format_stack(sys._current_frames().get(self.thread)))
-        return [f"{self.path} took {timeouts.REQUEST} s and cannot be ended, for it waits for no database:\n{stack}"]
-
-
-def _shut(connection):
-    """Shut the socket of a connection that waits for an answer; return whether there was one."""
-    try:
-        if connection is None or connection.info.transaction_status != TransactionStatus.ACTIVE:
-            return False
-        descriptor = connection.fileno()
-        with socket.socket(fileno=os.dup(descriptor)) as duplicate:
-            # The thread may have closed the connection, and another opened a file of that number, before the dup().
-            if connection.fileno() != descriptor:
-                return False
-            duplicate.shutdown(socket.SHUT_RDWR)
-    except (ConnectionClosed, OSError):
-        return False
-    return True
+    return middleware
 
 
 def handler500(request):
-    """Answer 503 where the database is to blame and 500 otherwise; Django logs either once, with its traceback."""
-    if not is_outage(sys.exception()):
+    """Answer 503 where the database was refused, lost or too slow, 500 elsewhere; Django logs the traceback, once."""
+    error = sys.exception()
+    # psycopg counts this one, and no other outage, among the internal errors.
+    idle = isinstance(error, InternalError) and isinstance(error.__cause__, IdleInTransactionSessionTimeout)
+    if not (idle or isinstance(error, OperationalError)):
         return server_error(request)
-    return HttpResponse(
-        "The site cannot reach its database. Please try again in a moment.\n",
-        status=503,
-        content_type="text/plain",
-        headers={"Retry-After": str(timeouts.RETRY_AFTER)},
-    )
-
-
-def is_outage(error):
-    """Tell whether an exception says that the database is refused, lost or too slow, rather than asked wrongly.
-
-    psycopg's OperationalError is just that: connecting, lost connections, cancelled statements, locks, deadlocks, no
-    resources. PostgreSQL counts only a transaction that idled too long among the internal errors.
-    """
-    return isinstance(error, OperationalError) or (
-        isinstance(error, InternalError) and isinstance(error.__cause__, IdleInTransactionSessionTimeout)
-    )
+    text = "The site cannot reach its database. Please try again in a moment.\n"
+    return HttpResponse(text, "text/plain", status=503, headers={"Retry-After": str(timeouts.RETRY_AFTER)})

@@ -1,4 +1,6 @@
-"""Connections to PostgreSQL that end in time, directly or through a pooler."""
+"""Connections to PostgreSQL, directly or through a pooler."""
+
+import sys
 
 import dj_database_url
 
@@ -6,40 +8,29 @@ from .. import timeouts
 
 
 def database(url, pooler="none"):
-    """Return the entry of DATABASES for a URL, whose own query parameters win.
+    """Return the entry of DATABASES for a URL, whose own parameters win.
 
     PgBouncer in transaction mode gives each transaction another server connection: behind it nothing is set for a
-    session or at its start, and the timeouts are those of the role (ALTER ROLE … SET, see docs/operations.md).
+    session, and the server's timeouts are those of the role (docs/operations.md).
     """
     direct = pooler == "none"
-    entry = dj_database_url.parse(
-        url,
-        engine=__name__,
-        conn_max_age=timeouts.DATABASE_MAX_AGE if direct else 0,
-        conn_health_checks=direct,
-        disable_server_side_cursors=not direct,
-    )
-    given = entry.get("OPTIONS", {})
-    entry["OPTIONS"] = {
+    age = timeouts.DATABASE_MAX_AGE if direct else 0
+    entry = dj_database_url.parse(url, __name__, age, conn_health_checks=direct, disable_server_side_cursors=not direct)
+    options = entry["OPTIONS"] = {
         "application_name": "{{ cookiecutter.project_slug }}",
         "connect_timeout": timeouts.DATABASE_CONNECT,
         "tcp_user_timeout": timeouts.DATABASE_TCP_USER * 1000,
         "keepalives_idle": timeouts.DATABASE_KEEPALIVE,
         "keepalives_interval": timeouts.DATABASE_KEEPALIVE,
-        "keepalives_count": 2,
-        **given,
-    }
+    } | entry.get("OPTIONS", {})
     if direct:
-        limits = server_timeouts(
-            timeouts.DATABASE_STATEMENT, timeouts.DATABASE_LOCK, timeouts.DATABASE_IDLE_IN_TRANSACTION
-        )
-        entry["OPTIONS"]["options"] = f"{limits} {given.get('options', '')}".rstrip()
+        options["options"] = f"{server_timeouts()} {options.get('options', '')}".strip()
     return entry
 
 
-def server_timeouts(statement, lock, idle_in_transaction):
-    """Return timeouts, in seconds, as options that a PostgreSQL session starts with; the last of each kind wins."""
-    return (
-        f"-c statement_timeout={statement}s -c lock_timeout={lock}s"
-        f" -c idle_in_transaction_session_timeout={idle_in_transaction}s"
-    )
+def server_timeouts():
+    """Return the timeouts that the server keeps: those of requests in a web server, elsewhere those of commands."""
+    serves = sys.modules.keys() & {"{{ cookiecutter.project_slug }}.wsgi", "{{ cookiecutter.project_slug }}.asgi"}
+    kind = "DATABASE" if serves else "COMMAND"
+    statement, lock, idle = (getattr(timeouts, f"{kind}_{of}") for of in ("STATEMENT", "LOCK", "IDLE_IN_TRANSACTION"))
+    return f"-c statement_timeout={statement}s -c lock_timeout={lock}s -c idle_in_transaction_session_timeout={idle}s"

@@ -1,67 +1,72 @@
 """Django's PostgreSQL backend, aware at once of a connection that was closed and of a server that hangs."""
 
+import contextlib
+import os
 import select
-import sys
+import socket
 import time
 
+import psycopg
 from django.db.backends.postgresql import base
-from psycopg import OperationalError
-from psycopg.errors import ConnectionTimeout
 from psycopg.pq import TransactionStatus
 
 from .. import timeouts
-from . import server_timeouts
-
-SERVERS = ("{{ cookiecutter.project_slug }}.wsgi", "{{ cookiecutter.project_slug }}.asgi")
 
 
 class DatabaseWrapper(base.DatabaseWrapper):
-    # Until when an alias whose server did not answer is left alone, by the clock of time.monotonic().
-    _hung_until = {}
-
-    def get_connection_params(self):
-        """Give a process that serves no requests the timeouts of a command, if any are sent to the server."""
-        params = super().get_connection_params()
-        if "options" in params and not any(module in sys.modules for module in SERVERS):
-            params["options"] += " " + server_timeouts(
-                timeouts.COMMAND_STATEMENT, timeouts.COMMAND_LOCK, timeouts.COMMAND_IDLE_IN_TRANSACTION
-            )
-        return params
+    hung = {}  # aliases whose server does not answer, and when to try it again, by time.monotonic()
 
     def get_new_connection(self, conn_params):
-        """Connect, unless another thread waits for a server that hangs or has just waited in vain.
-
-        Raises OperationalError: at once then, after DATABASE_CONNECT seconds where this thread is the one that waits.
-        """
-        if hung_until := self._hung_until.get(self.alias):
-            if time.monotonic() < hung_until:
-                raise OperationalError("The server did not answer a moment ago; it is tried again soon.")
-            self._leave_alone()
+        """Connect. For a server that hangs one thread at a time waits, DATABASE_CONNECT long; others fail at once."""
+        retry = self.hung.get(self.alias, 0)
+        if time.monotonic() < retry:
+            raise psycopg.OperationalError("The server did not answer a moment ago and will be tried again soon.")
+        if retry:
+            self.hung[self.alias] = time.monotonic() + timeouts.DATABASE_CONNECT
         try:
             connection = super().get_new_connection(conn_params)
-        except ConnectionTimeout:
-            self._leave_alone()
+        except psycopg.errors.ConnectionTimeout:
+            self.hung[self.alias] = time.monotonic() + timeouts.DATABASE_CONNECT
             raise
-        self._hung_until.pop(self.alias, None)
+        self.hung.pop(self.alias, None)
         return connection
 
-    def _leave_alone(self):
-        self._hung_until[self.alias] = time.monotonic() + timeouts.DATABASE_CONNECT
-
     def is_usable(self):
-        """Tell whether the connection is between statements and its socket silent, which takes 2 µs and no round trip.
+        """Tell without a round trip, in 2 µs, whether statements can be sent: is the socket silent, the server alive?
 
-        The socket of a closed connection is readable. So is one with a rare notice of a live server in it; to connect
-        anew then is cheaper than to ask, and asking a server that hangs would never end.
+        A closed connection's socket is readable. One with a rare notice in it is, too: to connect anew then costs less
+        than to ask, and asking a server that hangs would take for ever.
         """
         try:
-            between = self.connection.info.transaction_status in (TransactionStatus.IDLE, TransactionStatus.INTRANS)
-            return between and not _readable(self.connection.fileno())
-        except (AttributeError, OperationalError):  # there is none, or it was closed here
+            status, descriptor = self.connection.info.transaction_status, self.connection.fileno()
+        except (AttributeError, psycopg.OperationalError):  # there is no connection, or it was closed on this side
             return False
+        poll = select.poll()
+        poll.register(descriptor, select.POLLIN)
+        idle = status in (TransactionStatus.IDLE, TransactionStatus.INTRANS)
+        return idle and self.alias not in self.hung and not poll.poll(0)
 
+    # The rest is for another thread: the watchdog of deadline.py.
 
-def _readable(descriptor):
-    poll = select.poll()
-    poll.register(descriptor, select.POLLIN)
-    return bool(poll.poll(0))
+    def is_waiting(self):
+        """Tell whether a statement has been sent and not been answered."""
+        connection = self.connection
+        return connection is not None and connection.info.transaction_status == TransactionStatus.ACTIVE
+
+    def probe(self):
+        """Connect once more if a statement waits: if that takes too long, the server hangs."""
+        if self.is_waiting():
+            with contextlib.suppress(psycopg.Error):
+                self.get_new_connection(self.get_connection_params()).close()
+
+    def end_wait(self):
+        """Let the statement that waits fail at once, by shutting the socket; return whether there was one."""
+        with contextlib.suppress(AttributeError, psycopg.OperationalError, OSError):  # it ended by itself meanwhile
+            connection = self.connection
+            descriptor = connection.fileno()
+            with socket.socket(fileno=os.dup(descriptor)) as duplicate:
+                # Before it was duplicated, the number could have gone to another file.
+                if self.is_waiting() and connection.fileno() == descriptor:
+                    duplicate.shutdown(socket.SHUT_RDWR)
+                    return True
+        return False
