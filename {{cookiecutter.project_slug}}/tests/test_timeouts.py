@@ -1,0 +1,97 @@
+"""The timeouts of connections, and what happens to one that was closed between two requests."""
+
+import time
+
+import psycopg
+import pytest
+from django.db import close_old_connections, connection
+from django.db.utils import OperationalError
+
+from {{ cookiecutter.project_slug }}.scaling.postgresql import database
+
+URL = "postgresql://ada:secret@db.example.com/site"
+
+
+def show(name):
+    with connection.cursor() as cursor:
+        cursor.execute(f"SHOW {name}")
+        return cursor.fetchone()[0]
+
+
+@pytest.fixture
+def admin(transactional_db):
+    """A connection to end that of the test with."""
+    connection.ensure_connection()
+    with psycopg.connect(connection.connection.info.dsn, autocommit=True) as admin:
+        yield admin
+
+
+def end_backend(admin):
+    pid = connection.connection.info.backend_pid
+    admin.execute("SELECT pg_terminate_backend(%s, 1000)", [pid])
+    return pid
+
+
+def test_url_wins():
+    options = database(f"{URL}?connect_timeout=7&sslmode=require")["OPTIONS"]
+
+    assert (options["connect_timeout"], options["sslmode"]) == (7, "require")
+
+
+def test_schema_of_the_url_is_kept():
+    options = database(f"{URL}?currentSchema=shop")["OPTIONS"]["options"]
+
+    assert options.startswith("-c statement_timeout=")
+    assert options.endswith(" -c search_path=shop")
+
+
+def test_pooler_is_sent_no_startup_options():
+    entry = database(URL, "pgbouncer")
+
+    assert "options" not in entry["OPTIONS"]
+    assert (entry["CONN_MAX_AGE"], entry["DISABLE_SERVER_SIDE_CURSORS"]) == (0, True)
+
+
+@pytest.mark.django_db
+def test_migrations_wait_longer_for_statements_than_for_locks():
+    assert (show("statement_timeout"), show("lock_timeout")) == ("1h", "2s")
+
+
+def test_closed_connection_is_replaced(admin):
+    pid = end_backend(admin)
+    close_old_connections()  # as at the end of a request
+
+    assert show("statement_timeout")
+    assert connection.connection.info.backend_pid != pid
+
+
+def test_live_connection_is_kept_without_asking_the_server(admin):
+    pid = connection.connection.info.backend_pid
+    close_old_connections()
+    seen = admin.execute("SELECT query_start FROM pg_stat_activity WHERE pid = %s", [pid]).fetchone()
+
+    assert connection.is_usable()
+    assert admin.execute("SELECT query_start FROM pg_stat_activity WHERE pid = %s", [pid]).fetchone() == seen
+
+
+def test_watchdog_ends_a_wait_and_the_next_query_succeeds(admin):
+    from threading import Timer
+
+    start = time.monotonic()
+    Timer(0.2, connection.end_wait).start()
+    with pytest.raises(OperationalError):
+        show_after_sleep()
+
+    assert time.monotonic() - start < 5
+    close_old_connections()
+    assert show("lock_timeout")
+
+
+def show_after_sleep():
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_sleep(10)")
+
+
+def test_wait_that_is_none_is_not_ended(admin):
+    assert not connection.end_wait()
+    assert show("lock_timeout")
