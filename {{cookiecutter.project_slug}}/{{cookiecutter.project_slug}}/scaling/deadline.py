@@ -31,7 +31,7 @@ lock = threading.Lock()  # while one ends or is ended: the connection may serve 
 class Request:
     """A request in progress, with the connections of its thread."""
 
-    probed = reported = False
+    suspected = reported = False
 
     def __init__(self, path):
         self.path, self.thread, self.start = path, threading.get_ident(), time.monotonic()
@@ -40,11 +40,11 @@ class Request:
     def seconds(self):
         return time.monotonic() - self.start
 
-    def probe(self):
-        """Find out, once, whether the servers that it waits for hang."""
-        for database in () if self.probed else self.databases:
-            database.probe()
-        self.probed = True
+    def suspects(self):
+        """Return, the first time, the aliases that it waits for."""
+        aliases = [] if self.suspected else [database.alias for database in self.databases if database.is_waiting()]
+        self.suspected = True
+        return aliases
 
     def end(self):
         """End its wait for a server that hangs, or for any when it is late; return what to log the first time."""
@@ -63,8 +63,9 @@ def watch():
         time.sleep(TICK)
         with lock:
             slow = [request for request in requests if request.seconds() >= timeouts.DATABASE_SUSPECT]
-        for request in slow:
-            request.probe()
+        # A server that hangs is probed from here until it answers, so that no visitor has to find out.
+        for alias in {*DatabaseWrapper.hung, *(alias for request in slow for alias in request.suspects())}:
+            connections[alias].probe()
         with lock:
             reports = [request.end() for request in slow if request in requests]
         for report in filter(None, reports):

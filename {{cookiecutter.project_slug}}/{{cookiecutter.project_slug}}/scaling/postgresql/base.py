@@ -46,21 +46,18 @@ class DatabaseWrapper(base.DatabaseWrapper):
         idle = status in (TransactionStatus.IDLE, TransactionStatus.INTRANS)
         return idle and self.alias not in self.hung and not poll.poll(0)
 
-    # The rest is for another thread: the watchdog of deadline.py.
+    def probe(self):
+        """Connect once more: if that takes too long, the server hangs."""
+        with contextlib.suppress(psycopg.Error):
+            self.get_new_connection(self.get_connection_params()).close()
 
     def is_waiting(self):
-        """Tell whether a statement has been sent and not been answered."""
+        """Tell, in any thread, whether a statement has been sent and not been answered."""
         connection = self.connection
         return connection is not None and connection.info.transaction_status == TransactionStatus.ACTIVE
 
-    def probe(self):
-        """Connect once more if a statement waits: if that takes too long, the server hangs."""
-        if self.is_waiting():
-            with contextlib.suppress(psycopg.Error):
-                self.get_new_connection(self.get_connection_params()).close()
-
     def end_wait(self):
-        """Let the statement that waits fail at once, by shutting the socket; return whether there was one."""
+        """Let a statement that waits in another thread fail at once; return whether there was one."""
         with contextlib.suppress(AttributeError, psycopg.OperationalError, OSError):  # it ended by itself meanwhile
             connection = self.connection
             descriptor = connection.fileno()
