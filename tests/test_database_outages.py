@@ -446,6 +446,21 @@ def test_stopped(outage, postgres):
     assert load.worst("/rows/", "/write/", "/none/") < HUNG + MARGIN
 
 
+def test_return_is_noticed_without_visitors(site, relay):
+    """The first visitors after an outage, all at once, find the site as it was."""
+    relay.flowing.clear()
+    assert site.get("/rows/")[0] == 503
+    relay.flowing.set()
+    time.sleep(RECOVERY)
+    answers = []
+    visitors = [threading.Thread(target=lambda: answers.append(site.get("/rows/")[0])) for _ in range(8)]
+    for visitor in visitors:
+        visitor.start()
+    for visitor in visitors:
+        visitor.join()
+    assert answers == [200] * 8
+
+
 def test_one_backend_stopped(site, postgres):
     """The server lives and its process for one connection does not: the deadline ends the request, not before."""
     answer = []
