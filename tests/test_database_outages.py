@@ -29,6 +29,7 @@ REFUSED = 1
 RECOVERY = 5
 MAX_CONNECTIONS = 20
 
+PROGRAMS = f"{os.environ['PATH']}:/usr/sbin"
 TIMEOUTS = {"statement_timeout": "5s", "lock_timeout": "3s", "idle_in_transaction_session_timeout": "15s"}
 SLEEPING = "SELECT pid FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep%' AND state = 'active'"
 
@@ -247,7 +248,7 @@ class Site:
         config = {"SECRET_KEY": secrets.token_urlsafe(50), "ALLOWED_HOSTS": ["127.0.0.1"], "DATABASE_URL": url} | config
         file.write_text(json.dumps(config))
         file.chmod(0o600)
-        self.project, self.url = project, url
+        self.project, self.url, self.process = project, url, None
         self.environment = os.environ | {
             "DJANGO_CONFIG": str(file),
             "DJANGO_SETTINGS_MODULE": "outage_settings",
@@ -278,8 +279,9 @@ class Site:
         wait_until(lambda: self.get("/rows/")[0] == 200)
 
     def stop(self):
-        self.process.terminate()
-        self.process.wait(20)
+        if self.process:
+            self.process.terminate()
+            self.process.wait(20)
 
     def get(self, path):
         start = time.monotonic()
@@ -345,10 +347,12 @@ def folder():
 def postgres(project, folder):
     server = Postgres(project / ".venv/bin/python", folder)
     server.control("start")
-    server.execute("CREATE DATABASE site")
-    server.execute("CREATE TABLE written (id bigserial PRIMARY KEY)", "site")
-    yield server
-    server.control("stop", "-m", "immediate")
+    try:
+        server.execute("CREATE DATABASE site")
+        server.execute("CREATE TABLE written (id bigserial PRIMARY KEY)", "site")
+        yield server
+    finally:
+        server.control("stop", "-m", "immediate")
 
 
 @pytest.fixture(scope="module")
@@ -361,9 +365,11 @@ def site(project, folder, postgres, relay):
     site = Site(project, folder, postgres.url("site", relay.port))
     migrated = site.command("python", "manage.py", "migrate")
     assert migrated.returncode == 0, migrated.stderr
-    site.start()
-    yield site
-    site.stop()
+    try:
+        site.start()
+        yield site
+    finally:
+        site.stop()
 
 
 @pytest.fixture(scope="module")
@@ -605,16 +611,15 @@ def pooled_site(project, folder, postgres):
     pooler = subprocess.Popen(
         [shutil.which("pgbouncer", path=PROGRAMS), "-q", ini], user=postgres.user, stderr=subprocess.DEVNULL
     )
-    wait_until(lambda: listens(port))
     site = Site(project, folder, f"postgresql://limited:secret@127.0.0.1:{port}/site", DATABASE_POOLER="pgbouncer")
-    site.start()
-    yield site
-    site.stop()
-    pooler.terminate()
-    pooler.wait(10)
-
-
-PROGRAMS = f"{os.environ['PATH']}:/usr/sbin"
+    try:
+        wait_until(lambda: listens(port))
+        site.start()
+        yield site
+    finally:
+        site.stop()
+        pooler.terminate()
+        pooler.wait(10)
 
 
 @pytest.mark.skipif(not shutil.which("pgbouncer", path=PROGRAMS), reason="needs PgBouncer: install pgbouncer")
