@@ -30,7 +30,7 @@ def database(url, pooler="none"):
 
 def server_timeouts():
     """Return the timeouts that the server keeps: those of requests in a web server, elsewhere those of commands."""
-    serves = sys.modules.keys() & {"{{ cookiecutter.project_slug }}.wsgi", "{{ cookiecutter.project_slug }}.asgi"}
-    kind = "DATABASE" if serves else "COMMAND"
+    package = __name__.partition(".")[0]
+    kind = "DATABASE" if sys.modules.keys() & {f"{package}.wsgi", f"{package}.asgi"} else "COMMAND"
     statement, lock, idle = (getattr(timeouts, f"{kind}_{of}") for of in ("STATEMENT", "LOCK", "IDLE_IN_TRANSACTION"))
     return f"-c statement_timeout={statement}s -c lock_timeout={lock}s -c idle_in_transaction_session_timeout={idle}s"

@@ -1,7 +1,6 @@
 """Django's PostgreSQL backend, aware at once of a connection that was closed and of a server that hangs."""
 
 import contextlib
-import os
 import select
 import socket
 import time
@@ -61,7 +60,7 @@ class DatabaseWrapper(base.DatabaseWrapper):
         with contextlib.suppress(AttributeError, psycopg.OperationalError, OSError):  # it ended by itself meanwhile
             connection = self.connection
             descriptor = connection.fileno()
-            with socket.socket(fileno=os.dup(descriptor)) as duplicate:
+            with socket.fromfd(descriptor, socket.AF_INET, socket.SOCK_STREAM) as duplicate:  # of a Unix socket, too
                 # Before it was duplicated, the number could have gone to another file.
                 if self.is_waiting() and connection.fileno() == descriptor:
                     duplicate.shutdown(socket.SHUT_RDWR)
