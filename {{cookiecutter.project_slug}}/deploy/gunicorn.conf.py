@@ -2,7 +2,7 @@
 
     gunicorn --config deploy/gunicorn.conf.py --bind unix:/run/{{ cookiecutter.project_slug }}/gunicorn.sock
 
-SIGTERM drains: /readyz turns to 503 at once, requests are served for another DRAIN_DELAY, those that still run then
+SIGTERM drains: /readyz turns to 503 at once, requests are served for another DRAIN seconds, those that still run then
 finish, and gunicorn ends with status 0. A second SIGTERM ends the wait. SIGHUP replaces the workers one generation by
 the next, with the code and the config as they are now.
 """
@@ -17,7 +17,7 @@ for name in [name for name in sys.modules if name.partition(".")[0] == "{{ cooki
 
 from {{ cookiecutter.project_slug }}.config import load  # noqa: E402
 from {{ cookiecutter.project_slug }}.scaling import health, timeouts  # noqa: E402
-from {{ cookiecutter.project_slug }}.scaling.logs import LOGGING  # noqa: E402
+from {{ cookiecutter.project_slug }}.scaling.logs import json_logging  # noqa: E402
 
 values = load()
 
@@ -26,7 +26,7 @@ proc_name = "{{ cookiecutter.project_slug }}"
 
 # Not preloaded: it would save memory, but SIGHUP would no longer bring new code.
 worker_class = "gthread"
-workers = values.WORKERS or (os.cpu_count() or 1) + 1
+workers = values.workers
 threads = values.THREADS
 worker_tmp_dir = "/dev/shm" if os.path.isdir("/dev/shm") else None  # noqa: S108  a heartbeat must not wait for a disk
 control_socket_disable = True
@@ -36,9 +36,9 @@ max_requests = 10_000
 max_requests_jitter = 5_000
 
 # For a worker as a whole: gthread does not see a thread that hangs. Each request has a deadline of its own.
-timeout = timeouts.PROXY_TIMEOUT
-graceful_timeout = timeouts.GRACEFUL_TIMEOUT
-keepalive = timeouts.KEEPALIVE_TIMEOUT
+timeout = timeouts.PROXY
+graceful_timeout = timeouts.GRACEFUL
+keepalive = timeouts.KEEPALIVE
 
 # TRUSTED_PROXIES, which the application reads, is the one place that says whose headers are believed.
 secure_scheme_headers = {}
@@ -50,16 +50,16 @@ limit_request_fields = 64
 umask = 0o007
 
 # No access log: the application logs its requests.
-logconfig_dict = LOGGING
+logconfig_dict = json_logging(values.LOG_LEVEL)
 
 
 def drain_on_sigterm(server):
-    """Turn readiness off first, and stop after DRAIN_DELAY, when load balancers have seen it."""
+    """Turn readiness off first, and stop DRAIN seconds later, when load balancers have seen it."""
 
     def drain():
         del server.handle_term
         health.draining[0] = 1
-        signal.alarm(timeouts.DRAIN_DELAY)
+        signal.alarm(timeouts.DRAIN)
 
     server.handle_term = drain
     signal.signal(signal.SIGALRM, lambda *_: server.signal(signal.SIGTERM, None))

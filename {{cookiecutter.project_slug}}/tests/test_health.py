@@ -6,7 +6,7 @@ import pytest
 from django.db import connection, connections
 from django.test import Client
 
-from {{ cookiecutter.project_slug }}.scaling import health
+from {{ cookiecutter.project_slug }}.scaling import health, timeouts
 
 
 @pytest.fixture(autouse=True)
@@ -85,7 +85,7 @@ def test_database_hangs(client, db, database):
         silent.accept()
 
         assert statuses == [503] * 5
-        assert took < health.READY_TIMEOUT + 1.5
+        assert took < timeouts.READY + 1.5
         with pytest.raises(BlockingIOError):  # one connection for all of them
             silent.accept()
 
@@ -95,7 +95,7 @@ def test_database_hangs_after_it_has_let_us_in(client, db, monkeypatch):
     started = time.monotonic()
 
     assert client.get("/readyz").status_code == 503
-    assert time.monotonic() - started < health.READY_TIMEOUT + 1.5
+    assert time.monotonic() - started < timeouts.READY + 1.5
     with connection.cursor() as cursor:
         cursor.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(60)'")
 

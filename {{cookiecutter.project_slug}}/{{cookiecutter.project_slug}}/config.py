@@ -13,11 +13,13 @@ import secrets
 import sys
 import warnings
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 from django.core.exceptions import ImproperlyConfigured
 from msgspec import Meta
+
+from .settings import base
 
 DEFAULT_FILE = "/srv/{{ cookiecutter.project_slug }}/config.json"
 
@@ -42,6 +44,23 @@ Host = Annotated[
         title="a host name without scheme, port and path",
     ),
 ]
+Network = Annotated[
+    str,
+    Meta(
+        pattern=r"^([0-9.]+|[0-9a-fA-F:.]*:[0-9a-fA-F:.]*)(/[0-9]{1,3})?$",
+        title="an address or a network such as 10.0.0.0/8",
+    ),
+]
+EmailURL = Annotated[
+    str,
+    Meta(
+        pattern=r"^(smtp|smtp\+tls|smtps)://([^/?#@\s]*@)?([^/?#@\s:\[\]]+|\[[0-9a-fA-F:]+\])(:[0-9]{1,5})?/?$",
+        title="a URL such as smtp+tls://user:password@host:587",
+        extra_json_schema={"writeOnly": True, "format": "uri"},
+    ),
+]
+Count = Annotated[int, Meta(ge=1, title="a number from 1")]
+Switch = Annotated[bool, Meta(title="true or false")]
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,6 +83,38 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         ),
     ]
 
+    ENVIRONMENT: Annotated[
+        str,
+        Meta(
+            pattern="^[a-z0-9-]+$",
+            title="lower-case letters, digits and dashes",
+            description="The name of the environment: in the keys of the cache, which environments may share.",
+        ),
+    ] = "production"
+
+    TRUSTED_PROXIES: Annotated[
+        list[Network],
+        Meta(
+            title="a list of addresses and networks",
+            description="The proxies whose X-Forwarded-For and X-Forwarded-Proto are believed.",
+        ),
+    ] = base.TRUSTED_PROXIES
+
+    HTTPS: Annotated[Switch, Meta(description="Visitors use HTTPS only; false is for your own machine.")] = True
+
+    HSTS_SECONDS: Annotated[
+        int,
+        Meta(
+            ge=0,
+            title="a number of seconds",
+            description="How long browsers insist on HTTPS: raise it in steps, to a year of 31536000.",
+        ),
+    ] = base.SECURE_HSTS_SECONDS
+
+    HSTS_SUBDOMAINS: Annotated[
+        Switch, Meta(description="Browsers insist on HTTPS for all subdomains too: each of them must have it.")
+    ] = False
+
     DATABASE_URL: Annotated[
         PostgresURL,
         Meta(
@@ -71,6 +122,41 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
             examples=["postgresql://user:password@localhost:5432/{{ cookiecutter.project_slug }}"],
         ),
     ]
+
+    DATABASE_POOLER: Annotated[
+        Literal["none", "pgbouncer"],
+        Meta(
+            title='"none" or "pgbouncer"',
+            description="What DATABASE_URL leads to: PostgreSQL itself, or PgBouncer in transaction mode.",
+        ),
+    ] = "none"
+
+    WORKERS: Annotated[
+        Count | None,
+        Meta(title="a number from 1, or null", description="Server processes on one host; null: one for each core."),
+    ] = None
+
+    THREADS: Annotated[Count, Meta(description="Requests that one server process serves at once.")] = 4
+
+    HOSTS: Annotated[Count, Meta(description="Hosts that serve the site, to count its database connections.")] = 1
+
+    EMAIL_URL: Annotated[
+        EmailURL | None,
+        Meta(
+            title="a URL such as smtp+tls://user:password@host:587",
+            description="The mail server: smtp+tls (STARTTLS), smtps or smtp; without one, sending mail fails.",
+        ),
+    ] = None
+
+    LOG_LEVEL: Annotated[
+        Literal["DEBUG", "INFO", "WARNING", "ERROR"],
+        Meta(title='"DEBUG", "INFO", "WARNING" or "ERROR"', description="What is logged: this and worse."),
+    ] = base.LOG_LEVEL
+
+    @property
+    def workers(self):
+        """The number of server processes on this host."""
+        return self.WORKERS or os.cpu_count() or 1
 
 
 FIELDS = {field.name: field for field in msgspec.structs.fields(Config)}
@@ -274,7 +360,7 @@ def main(arguments):
     elif warning := exposure(options.file):
         print(warning, file=sys.stderr)
     if options.action == "show":
-        defaults = {key: field.default for key, field in FIELDS.items() if not field.required}
+        defaults = {key: wanted["default"] for key, wanted in PROPERTIES.items() if "default" in wanted}
         print(json.dumps(shown(defaults | values), indent=2, ensure_ascii=False))
     elif not problems:
         print(f"{options.file}: no errors")

@@ -5,6 +5,8 @@ from django.contrib import admin
 from django.urls import path
 from django.views.generic import TemplateView
 
+handler500 = "{{ cookiecutter.project_slug }}.scaling.deadline.handler500"
+
 urlpatterns = [
     path("", TemplateView.as_view(template_name="home.html"), name="home"),
     path("admin/", admin.site.urls),

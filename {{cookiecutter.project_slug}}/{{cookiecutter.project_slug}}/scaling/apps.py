@@ -7,6 +7,8 @@ class ScalingConfig(AppConfig):
     name = "{{ cookiecutter.project_slug }}.scaling"
 
     def ready(self):
+        from . import checks  # noqa: F401  registers the system checks
+
         # A migration runs once: it would miss a LOCATION that changes later, and a cache that was off when it ran.
         post_migrate.connect(create_cache_tables, sender=self)
 

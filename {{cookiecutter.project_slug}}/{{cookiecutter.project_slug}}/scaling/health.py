@@ -1,7 +1,7 @@
 """Health, before any other middleware: on every Host header, over plain HTTP, without a session.
 
 /livez answers 200 as long as the process does. /readyz answers 200 while the site can be sent requests; otherwise 503,
-naming what is in the way: "draining" from SIGTERM on, "database" if the primary does not answer in READY_TIMEOUT.
+naming what is in the way: "draining" from SIGTERM on, "database" if the primary does not answer in time.
 """
 
 import contextlib
@@ -14,7 +14,7 @@ import psycopg
 from django.db import connections
 from django.http import HttpResponseNotAllowed, JsonResponse
 
-from .timeouts import READY_TIMEOUT
+from . import timeouts
 
 # For how many seconds one answer of the database serves all who ask.
 MAX_AGE = 1
@@ -66,12 +66,12 @@ def database_answers():
 
 
 def _ask_database():
-    """Run a query on a connection of its own, neither of which can take longer than READY_TIMEOUT in all.
+    """Run a query on a connection of its own, neither of which can take longer than timeouts.READY in all.
 
     libpq itself would wait for ever for an answer of a server that hangs.
     """
-    deadline = time.monotonic() + READY_TIMEOUT
-    parameters = connections["default"].get_connection_params() | {"connect_timeout": READY_TIMEOUT, "autocommit": True}
+    deadline = time.monotonic() + timeouts.READY
+    parameters = connections["default"].get_connection_params() | {"connect_timeout": timeouts.READY}
     try:
         with contextlib.closing(psycopg.connect(**parameters)) as connection:
             server = connection.pgconn

@@ -23,5 +23,7 @@ COMMAND_LOCK = 2  # a migration that waits for its lock gives up before the requ
 COMMAND_STATEMENT = 3600  # indexing a large table takes its time; what was forgotten ends
 COMMAND_IDLE_IN_TRANSACTION = 3600  # a shell at lunch
 
+READY = 2  # /readyz waits this long for the database, on a connection of its own
+DRAIN = 5  # from SIGTERM until requests are refused: load balancers ask /readyz every few seconds
 DATABASE_SUSPECT = 1  # a request that waits this long for an answer has the server probed with a new connection
 RETRY_AFTER = 5  # what a 503 asks of clients: once its database is back, the site needs less

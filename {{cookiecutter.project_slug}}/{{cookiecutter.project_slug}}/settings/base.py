@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from django.utils.csp import CSP
+
 BASE_DIR = Path(__file__).resolve().parent.parent.parent
 
 
@@ -20,7 +22,14 @@ INSTALLED_APPS = [
 ]
 
 MIDDLEWARE = [
+    "{{ cookiecutter.project_slug }}.scaling.health.health",
+    "{{ cookiecutter.project_slug }}.scaling.deadline.deadline_middleware",
+    "{{ cookiecutter.project_slug }}.scaling.proxies.trusted_proxies",
     "django.middleware.security.SecurityMiddleware",
+    "django.middleware.csp.ContentSecurityPolicyMiddleware",
+    "{{ cookiecutter.project_slug }}.scaling.security.permissions_policy",
+    "{{ cookiecutter.project_slug }}.scaling.security.body_limit",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
@@ -44,6 +53,7 @@ TEMPLATES = [
         "APP_DIRS": True,
         "OPTIONS": {
             "context_processors": [
+                "django.template.context_processors.csp",
                 "django.template.context_processors.request",
                 "django.contrib.auth.context_processors.auth",
                 "django.contrib.messages.context_processors.messages",
@@ -52,6 +62,34 @@ TEMPLATES = [
         },
     },
 ]
+
+
+# Security
+# https://docs.djangoproject.com/en/6.1/topics/security/
+
+SECURE_CSP = {
+    "default-src": [CSP.SELF],
+    "script-src": [CSP.SELF, CSP.NONCE],
+    "style-src": [CSP.SELF, CSP.NONCE],
+    "img-src": [CSP.SELF, "data:"],
+    "object-src": [CSP.NONE],
+    "base-uri": [CSP.NONE],
+    "form-action": [CSP.SELF],
+    "frame-ancestors": [CSP.NONE],
+}
+
+PERMISSIONS_POLICY = "camera=(), geolocation=(), microphone=(), payment=(), usb=()"
+
+# An hour, to begin with: browsers remember it that long, however wrong it was
+SECURE_HSTS_SECONDS = 3600
+
+# Proxies whose word on a client's address and scheme is believed: addresses and networks
+TRUSTED_PROXIES = []
+
+# Bytes of a request with all its uploads, as in nginx.conf, and of the part of it that is held in memory
+MAX_BODY_SIZE = 10 * 1024 * 1024
+
+DATA_UPLOAD_MAX_MEMORY_SIZE = 1024 * 1024
 
 
 # Cache: a table that `migrate` creates
@@ -111,3 +149,15 @@ STATIC_URL = "static/"
 STATIC_ROOT = BASE_DIR / "staticfiles"
 
 STATICFILES_DIRS = [BASE_DIR / "{{ cookiecutter.project_slug }}" / "static"]
+
+
+# Mail
+# https://docs.djangoproject.com/en/6.1/topics/email/
+
+DEFAULT_FROM_EMAIL = "noreply@{{ cookiecutter.domain_name }}"
+
+
+# Logs
+# https://docs.djangoproject.com/en/6.1/topics/logging/
+
+LOG_LEVEL = "INFO"
