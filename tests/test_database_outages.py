@@ -21,6 +21,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from conftest import clean_environment, free_port
 
 WORKERS, THREADS = 2, 4
 REQUEST, MARGIN = 10, 2.5  # seconds: the deadline of a request, and what a busy machine may add
@@ -37,13 +38,6 @@ SETTINGS = """
 from my_project.settings.deploy import *
 
 ROOT_URLCONF = "outage_urls"
-SECURE_SSL_REDIRECT = False
-LOGGING = {
-    "version": 1,
-    "disable_existing_loggers": False,
-    "handlers": {"stderr": {"class": "logging.StreamHandler"}},
-    "root": {"handlers": ["stderr"], "level": "WARNING"},
-}
 """
 
 URLS = """
@@ -123,12 +117,6 @@ server = PostgresServer(Path(sys.argv[1]))
 server.ensure_pgdata_inited()
 print(server.bin_path, server.system_user or "", sep="\\n")
 """
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def wait_until(condition, seconds=15):
@@ -245,11 +233,18 @@ class Site:
         (folder / "outage_settings.py").write_text(SETTINGS)
         (folder / "outage_urls.py").write_text(URLS)
         file = folder / f"config-{self.port}.json"
-        config = {"SECRET_KEY": secrets.token_urlsafe(50), "ALLOWED_HOSTS": ["127.0.0.1"], "DATABASE_URL": url} | config
+        config |= {
+            "SECRET_KEY": secrets.token_urlsafe(50),
+            "ALLOWED_HOSTS": ["127.0.0.1"],
+            "DATABASE_URL": url,
+            "HTTPS": False,
+            "WORKERS": WORKERS,
+            "THREADS": THREADS,
+        }
         file.write_text(json.dumps(config))
         file.chmod(0o600)
         self.project, self.url, self.process = project, url, None
-        self.environment = os.environ | {
+        self.environment = clean_environment() | {
             "DJANGO_CONFIG": str(file),
             "DJANGO_SETTINGS_MODULE": "outage_settings",
             "PYTHONPATH": f"{project}:{folder}",
@@ -267,20 +262,20 @@ class Site:
     def start(self):
         self.process = subprocess.Popen(
             [
-                *(self.project / ".venv/bin/gunicorn", "my_project.wsgi", "--bind", f"127.0.0.1:{self.port}"),
-                *("--worker-class", "gthread", "--workers", str(WORKERS), "--threads", str(THREADS)),
-                *("--timeout", "30", "--no-control-socket"),
+                *(self.project / ".venv/bin/gunicorn", "--config", "deploy/gunicorn.conf.py"),
+                *("--bind", f"127.0.0.1:{self.port}"),
             ],
             cwd=self.project,
             env=self.environment,
-            stderr=self.log.open("w"),
+            stdout=self.log.open("w"),
+            stderr=subprocess.STDOUT,
         )
         wait_until(lambda: listens(self.port))
         wait_until(lambda: self.get("/rows/")[0] == 200)
 
     def stop(self):
         if self.process:
-            self.process.terminate()
+            self.process.send_signal(signal.SIGINT)
             self.process.wait(20)
 
     def get(self, path):

@@ -5,6 +5,7 @@ import os
 import tempfile
 from pathlib import Path
 
+import django
 import pytest
 from django.core.management import call_command
 from django.test import Client, override_settings
@@ -20,6 +21,7 @@ config_file.write_text(json.dumps(config))
 
 os.environ["DJANGO_CONFIG"] = str(config_file)
 os.environ["DJANGO_SETTINGS_MODULE"] = "{{ cookiecutter.project_slug }}.settings.deploy"
+django.setup()
 
 
 @pytest.fixture(scope="session", autouse=True)
