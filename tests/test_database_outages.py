@@ -581,7 +581,8 @@ def test_requests_have_the_timeouts_of_the_table(site):
 
 POOLER = """
 [databases]
-site = host=127.0.0.1 port={postgres} dbname=site
+site = host=127.0.0.1 port={postgres} dbname=site pool_size=1
+* = host=127.0.0.1 port={postgres}
 [pgbouncer]
 listen_addr = 127.0.0.1
 listen_port = {port}
@@ -589,13 +590,13 @@ unix_socket_dir =
 auth_type = trust
 auth_file = {users}
 pool_mode = transaction
-default_pool_size = 1
+default_pool_size = 14
 """
 
 
 @pytest.fixture(scope="module")
-def pooled_site(project, folder, postgres):
-    """The site behind PgBouncer in transaction mode with one server connection for all its clients."""
+def pooled_site(project, folder, postgres, site):
+    """A site like the other, behind PgBouncer in transaction mode with one server connection for all its clients."""
     port = free_port()
     ini, users = folder / "pgbouncer.ini", folder / "users.txt"
     users.write_text('"limited" "secret"\n')
@@ -606,13 +607,13 @@ def pooled_site(project, folder, postgres):
     pooler = subprocess.Popen(
         [shutil.which("pgbouncer", path=PROGRAMS), "-q", ini], user=postgres.user, stderr=subprocess.DEVNULL
     )
-    site = Site(project, folder, f"postgresql://limited:secret@127.0.0.1:{port}/site", DATABASE_POOLER="pgbouncer")
+    pooled = Site(project, folder, f"postgresql://limited:secret@127.0.0.1:{port}/site", DATABASE_POOLER="pgbouncer")
     try:
         wait_until(lambda: listens(port))
-        site.start()
-        yield site
+        pooled.start()
+        yield pooled
     finally:
-        site.stop()
+        pooled.stop()
         pooler.terminate()
         pooler.wait(10)
 
@@ -636,6 +637,22 @@ class TestPgBouncer:
         with psycopg.connect(pooled_site.url, autocommit=True, prepare_threshold=None) as other:
             assert other.execute(changed, [tracked]).fetchall() == []
             assert other.execute("SELECT name FROM pg_prepared_statements").fetchall() == []
+
+    def test_tests_of_the_project_pass(self, project, folder, postgres, pooled_site, tmp_path):
+        """All but those that are about the settings of a session, or change one."""
+        left_out = ("tests/test_timeouts.py", "tests/test_cache.py::test_cache_read_only")
+        copy = tmp_path / project.name
+        shutil.copytree(project, copy, ignore=shutil.ignore_patterns(".local", ".venv"))
+        config = json.loads((copy / "tests" / "config.json").read_text()) | {"DATABASE_POOLER": "pgbouncer"}
+        (copy / "tests" / "config.json").write_text(json.dumps(config))
+        ran = subprocess.run(
+            [project / ".venv/bin/python", "-m", "pytest", "-q", "--reuse-db", *(f"--deselect={t}" for t in left_out)],
+            cwd=copy,
+            env=clean_environment(DATABASE_URL=pooled_site.url),
+            capture_output=True,
+            text=True,
+        )
+        assert ran.returncode == 0, ran.stdout
 
     def test_session_setting_would_leak(self, pooled_site):
         """What the project must not do, so that the test before can fail."""
