@@ -15,6 +15,11 @@ PATHS = """
 Makefile
 README.md
 config.example.json
+deploy/gunicorn.conf.py
+deploy/nginx.conf
+deploy/serve.py
+docs/operations.md
+docs/scaling.md
 manage.py
 my_project/__init__.py
 my_project/accounts/__init__.py
@@ -26,6 +31,22 @@ my_project/accounts/models.py
 my_project/asgi.py
 my_project/config.py
 my_project/local_postgres.py
+my_project/scaling/__init__.py
+my_project/scaling/apps.py
+my_project/scaling/cache.py
+my_project/scaling/checks.py
+my_project/scaling/deadline.py
+my_project/scaling/health.py
+my_project/scaling/logs.py
+my_project/scaling/mail.py
+my_project/scaling/models.py
+my_project/scaling/postgresql/__init__.py
+my_project/scaling/postgresql/base.py
+my_project/scaling/proxies.py
+my_project/scaling/security.py
+my_project/scaling/templatetags/__init__.py
+my_project/scaling/templatetags/scaling.py
+my_project/scaling/timeouts.py
 my_project/settings/__init__.py
 my_project/settings/base.py
 my_project/settings/deploy.py
@@ -48,9 +69,15 @@ requirements.txt
 tests/config.json
 tests/conftest.py
 tests/test_accounts.py
+tests/test_cache.py
+tests/test_checks.py
 tests/test_config.py
+tests/test_health.py
+tests/test_models.py
 tests/test_pages.py
 tests/test_project.py
+tests/test_security.py
+tests/test_timeouts.py
 """
 
 
