@@ -24,6 +24,26 @@ TEMPORARY.mkdir(exist_ok=True)
 os.environ["PYTEST_DEBUG_TEMPROOT"] = str(TEMPORARY)
 
 
+def needs(program, package):
+    """Return the path of a program that PyPI does not have; without it skip the test, or fail it in CI."""
+    found = shutil.which(program, path=f"{os.environ['PATH']}:/usr/local/sbin:/usr/sbin")
+    if found is None:
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(f"needs {program}: apt install {package}")
+    return found
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Say in plain words which tests were left out, and how to have them run."""
+    left_out = {}
+    for report in terminalreporter.getreports("skipped"):
+        reason = report.longrepr[2].removeprefix("Skipped: ")
+        left_out.setdefault(reason, []).append(report.nodeid)
+    for reason, tests in left_out.items():
+        terminalreporter.write_line(f"\n{len(tests)} tests were left out; one {reason}:")
+        for test in tests:
+            terminalreporter.write_line(f"  {test}")
+
+
 def free_port():
     """Return a TCP port of 127.0.0.1 that nothing listens on."""
     with socket.create_server(("127.0.0.1", 0)) as server:
@@ -62,6 +82,29 @@ class Project:
     def manage(self, *arguments, **options):
         """Run manage.py; see run()."""
         return self.run(self.python, "manage.py", *arguments, **options)
+
+    def configure(self, folder, **values):
+        """Write the example config, changed by values, to a folder; return the environment that names it."""
+        config = json.loads(self.manage("config", "example").stdout) | values
+        file = folder / "config.json"
+        file.touch(mode=0o600)
+        file.write_text(json.dumps(config))
+        return {"DJANGO_CONFIG": str(file), "DJANGO_SETTINGS_MODULE": f"{self.path.name}.settings.deploy"}
+
+    @contextlib.contextmanager
+    def database(self):
+        """Keep the project's PostgreSQL running; give its URL."""
+        hold = f"from {self.path.name} import local_postgres; print(local_postgres.start(), flush=True); input()"
+        with subprocess.Popen(
+            [self.python, "-c", hold],
+            cwd=self.path,
+            env=clean_environment(),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as holder:
+            yield holder.stdout.readline().strip()
+            holder.communicate("\n")
 
 
 class Server:
@@ -140,6 +183,13 @@ def default_project(set_up):
     return set_up()
 
 
+@pytest.fixture(scope="session")
+def database_url(default_project):
+    """The URL of the default project's database, which runs until the last test has ended."""
+    with default_project.database() as url:
+        yield url
+
+
 @pytest.fixture
 def project(default_project, tmp_path):
     """A copy of the project of the default answers that a test may change."""
@@ -169,17 +219,3 @@ def serve(tmp_path):
     yield serve
     for server in servers:
         server.stop()
-
-
-@pytest.fixture
-def deployed(tmp_path):
-    """Write the example config of a project, changed by values; return the environment that names it."""
-
-    def deployed(project, **values):
-        config = json.loads(project.manage("config", "example").stdout) | values
-        file = tmp_path / "config.json"
-        file.touch(mode=0o600)
-        file.write_text(json.dumps(config))
-        return {"DJANGO_CONFIG": str(file)}
-
-    return deployed

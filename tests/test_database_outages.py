@@ -21,7 +21,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from conftest import clean_environment, free_port
+from conftest import clean_environment, free_port, needs
 
 WORKERS, THREADS = 2, 4
 REQUEST, MARGIN = 10, 2.5  # seconds: the deadline of a request, and what a busy machine may add
@@ -30,7 +30,6 @@ REFUSED = 1
 RECOVERY = 5
 MAX_CONNECTIONS = 20
 
-PROGRAMS = f"{os.environ['PATH']}:/usr/sbin"
 TIMEOUTS = {"statement_timeout": "5s", "lock_timeout": "3s", "idle_in_transaction_session_timeout": "15s"}
 SLEEPING = "SELECT pid FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep%' AND state = 'active'"
 
@@ -605,7 +604,7 @@ def pooled_site(project, folder, postgres, site):
     for name, value in TIMEOUTS.items():
         postgres.execute(f"ALTER ROLE limited SET {name} = '{value}'")
     pooler = subprocess.Popen(
-        [shutil.which("pgbouncer", path=PROGRAMS), "-q", ini], user=postgres.user, stderr=subprocess.DEVNULL
+        [needs("pgbouncer", "pgbouncer"), "-q", ini], user=postgres.user, stderr=subprocess.DEVNULL
     )
     pooled = Site(project, folder, f"postgresql://limited:secret@127.0.0.1:{port}/site", DATABASE_POOLER="pgbouncer")
     try:
@@ -618,7 +617,6 @@ def pooled_site(project, folder, postgres, site):
         pooler.wait(10)
 
 
-@pytest.mark.skipif(not shutil.which("pgbouncer", path=PROGRAMS), reason="needs PgBouncer: install pgbouncer")
 class TestPgBouncer:
     def test_pages(self, pooled_site):
         with Load(pooled_site) as load:

@@ -11,12 +11,12 @@ import ssl
 import subprocess
 import threading
 import time
+from urllib.parse import unquote, urlsplit
 
 import pytest
 import urllib3
-from conftest import Project, Server, clean_environment, free_port
+from conftest import Project, Server, clean_environment, free_port, needs
 
-NGINX = shutil.which("nginx", path="/usr/sbin:/usr/local/sbin:/usr/local/bin:/usr/bin")
 HOST = "example.com"
 HASHED = "admin/css/base.css"
 
@@ -137,16 +137,17 @@ class Proxied(Site):
     """The same behind nginx with the project's nginx.conf: on a Unix socket, over TLS."""
 
     def __init__(self, project, environment, folder, *options):
+        nginx = needs("nginx", "nginx-light")
         self.folder = folder
         self.http, self.https = free_port(), free_port()
         super().__init__(
             project, environment, folder / "gunicorn.log", *options, bind=f"unix:{folder / 'run/gunicorn.sock'}"
         )
         conf = self.configure(project)
-        checked = subprocess.run([NGINX, "-t", "-c", conf], capture_output=True, text=True, check=False)
+        checked = subprocess.run([nginx, "-t", "-c", conf], capture_output=True, text=True, check=False)
         assert checked.returncode == 0, checked.stderr
         assert "[emerg]" not in checked.stderr
-        self.nginx = subprocess.Popen([NGINX, "-c", conf, "-g", "daemon off;"])
+        self.nginx = subprocess.Popen([nginx, "-c", conf, "-g", "daemon off;"])
         self.plain = urllib3.HTTPConnectionPool("127.0.0.1", self.http, retries=False, timeout=30)
         self.pool = urllib3.HTTPSConnectionPool(
             "127.0.0.1",
@@ -216,22 +217,11 @@ def wait_until(condition, site, seconds):
 
 
 @pytest.fixture(scope="module")
-def database(default_project):
+def database(database_url):
     """A Gateway to the PostgreSQL of the default project."""
-    module = f"{default_project.path.name}.local_postgres"
-    start = f"import {module} as p; print(p.start(), p.SOCKETS, flush=True); input()"
-    holder = subprocess.Popen(
-        [default_project.python, "-c", start],
-        cwd=default_project.path,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    _, sockets = holder.stdout.readline().split()
-    gateway = Gateway(f"{sockets}/.s.PGSQL.5432")
+    gateway = Gateway(f"{unquote(urlsplit(database_url).hostname)}/.s.PGSQL.5432")
     yield gateway
     gateway.close()
-    holder.communicate("\n")
 
 
 @pytest.fixture(scope="module")
@@ -244,14 +234,13 @@ def served(default_project, database, tmp_path_factory):
     with (path / path.name / "urls.py").open("a") as urls:
         urls.write(VIEWS)
     project = Project(path)
-    example = json.loads(project.manage("config", "example").stdout)
+    url = f"postgresql://postgres@127.0.0.1:{database.port}/{path.name}"
 
     def environment(**values):
-        url = f"postgresql://postgres@127.0.0.1:{database.port}/{path.name}"
-        file = folder / f"{'-'.join(values) or 'config'}.json"
-        file.touch(mode=0o600)
-        file.write_text(json.dumps(example | {"ALLOWED_HOSTS": [HOST], "DATABASE_URL": url, "WORKERS": 2} | values))
-        return clean_environment(DJANGO_CONFIG=str(file), DJANGO_SETTINGS_MODULE=f"{path.name}.settings.deploy")
+        config = tmp_path_factory.mktemp("config")
+        return clean_environment(
+            **project.configure(config, **{"ALLOWED_HOSTS": [HOST], "DATABASE_URL": url, "WORKERS": 2} | values)
+        )
 
     project.environment = environment
     project.manage("migrate", **environment())
@@ -272,8 +261,6 @@ def direct(served, tmp_path_factory):
 @pytest.fixture(scope="module")
 def proxied(served, tmp_path_factory):
     """The site behind nginx."""
-    if NGINX is None:
-        pytest.skip("nginx is not installed: apt install nginx")
     folder = tmp_path_factory.mktemp("proxied")
     (folder / "run").mkdir()
     names = ["-subj", f"/CN={HOST}", "-addext", f"subjectAltName=DNS:{HOST}"]

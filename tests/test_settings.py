@@ -37,10 +37,10 @@ print(json.dumps([name for name in own if name not in read]))
 
 
 @pytest.mark.parametrize("module", ["local", "deploy"])
-def test_every_setting_is_read(project, deployed, module):
+def test_every_setting_is_read(project, tmp_path, module):
     settings = project.package / "settings" / f"{module}.py"
     settings.write_text(settings.read_text() + "\nSTATICFILES_STORAGE = SECURE_BROWSER_XSS_FILTER = None\n")
-    environment = deployed(project) | {"DJANGO_SETTINGS_MODULE": f"{project.path.name}.settings.{module}"}
+    environment = project.configure(tmp_path) | {"DJANGO_SETTINGS_MODULE": f"{project.path.name}.settings.{module}"}
 
     installed = re.findall(r"^([a-z0-9-]+)==", (project.path / "requirements.txt").read_text(), re.MULTILINE)
     if module == "local":
@@ -76,18 +76,19 @@ def test_manage_without_local_py(project):
     ]
 
 
-def test_local_py_linked_to_deploy_py(project, deployed):
+def test_local_py_linked_to_deploy_py(project, tmp_path):
     local = project.package / "settings" / "local.py"
     local.unlink()
     local.symlink_to("deploy.py")
 
-    shown = project.manage("diffsettings", **deployed(project)).stdout
+    config = project.configure(tmp_path)["DJANGO_CONFIG"]
+    shown = project.manage("diffsettings", DJANGO_CONFIG=config).stdout
 
     assert "ALLOWED_HOSTS = ['example.com']" in shown
 
 
-def test_settings_module_in_the_environment_wins(project, deployed):
-    environment = deployed(project) | {"DJANGO_SETTINGS_MODULE": f"{project.path.name}.settings.deploy"}
+def test_settings_module_in_the_environment_wins(project, tmp_path):
+    environment = project.configure(tmp_path)
 
     assert "DEBUG = False" in project.manage("diffsettings", "--all", **environment).stdout
     assert "DEBUG = True" in project.manage("diffsettings", "--all").stdout

@@ -1,0 +1,107 @@
+"""A real browser shows the pages under the Content Security Policy of the deploy settings."""
+
+import re
+import subprocess
+
+import pytest
+from conftest import Server, clean_environment, free_port, needs
+
+# The deploy settings, with every visitor signed in.
+SETTINGS = """
+from my_project.settings.deploy import *
+
+MIDDLEWARE = [*MIDDLEWARE, "browser_settings.sign_in"]
+
+
+def sign_in(get_response):
+    from django.contrib.auth import get_user_model
+
+    def middleware(request):
+        request.user = get_user_model().objects.get(username="ada")
+        return get_response(request)
+
+    return middleware
+"""
+
+PAGES = [
+    "/",
+    "/admin/",
+    "/admin/accounts/user/",
+    "/admin/accounts/user/add/",
+    "/admin/accounts/user/{ada}/change/",
+    "/admin/accounts/user/{ada}/history/",
+    "/admin/accounts/user/{ada}/delete/",
+    "/admin/auth/group/add/",
+    "/admin/password_change/",
+    "/no/such/page",
+]
+
+
+@pytest.fixture(scope="module")
+def site(default_project, database_url, tmp_path_factory):
+    """The project on gunicorn, with an account."""
+    folder = tmp_path_factory.mktemp("browser")
+    (folder / "browser_settings.py").write_text(SETTINGS)
+    environment = default_project.configure(
+        folder, ALLOWED_HOSTS=["127.0.0.1"], DATABASE_URL=database_url, HTTPS=False, WORKERS=1
+    ) | {"DJANGO_SETTINGS_MODULE": "browser_settings", "PYTHONPATH": f"{default_project.path}:{folder}"}
+    default_project.manage("migrate", **environment)
+    default_project.manage("collectstatic", "--no-input", **environment)
+    account = ("--no-input", "--username=ada", "--email=ada@example.com")
+    default_project.manage("createsuperuser", *account, **environment, DJANGO_SUPERUSER_PASSWORD="secret")
+    address = f"127.0.0.1:{free_port()}"
+    server = Server(
+        [default_project.python, "-m", "gunicorn", "--config=deploy/gunicorn.conf.py", f"--bind={address}"],
+        address,
+        folder / "gunicorn.log",
+        cwd=default_project.path,
+        env=clean_environment(**environment),
+    ).wait_until_up()
+    server.ada = re.search(r"/admin/accounts/user/(\d+)/change/", server.get("/admin/accounts/user/").text)[1]
+    yield server
+    server.stop()
+    forget = "from django.contrib.auth import get_user_model as model; model().objects.all().delete()"
+    default_project.manage("shell", "--no-imports", "--command", forget, **environment)
+
+
+def visit(url, profile):
+    """Load a page; return its document as it is after its scripts ran, and what the console said."""
+    ran = subprocess.run(
+        [
+            needs("chromium", "chromium"),
+            *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
+            *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+            *("--enable-logging=stderr", "--virtual-time-budget=2000", f"--user-data-dir={profile}", "--dump-dom", url),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    return ran.stdout, re.findall(r"CONSOLE[^\n]*", ran.stderr)
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_page(site, tmp_path, path):
+    document, console = visit(site.url + path.format(ada=site.ada), tmp_path)
+
+    assert "<h1" in document
+    assert [line for line in console if re.search("Content Security Policy|Uncaught", line)] == []
+
+
+def test_violation_is_noticed(site, tmp_path):
+    """What the tests above would see if a page broke the policy."""
+    policy = site.get("/").headers["Content-Security-Policy"]
+    page = tmp_path / "page.html"
+    page.write_text(f'<meta http-equiv="Content-Security-Policy" content="{policy}"><script>1</script>')
+
+    _, console = visit(page.as_uri(), tmp_path / "profile")
+
+    assert any("Content Security Policy" in line for line in console)
+
+
+def test_scripts_of_the_admin_run(site, tmp_path):
+    """The calendar of a date field is made by a script."""
+    document, _ = visit(f"{site.url}/admin/accounts/user/{site.ada}/change/", tmp_path)
+
+    assert "calendarbox" in document
