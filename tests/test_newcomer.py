@@ -209,3 +209,22 @@ def test_paths_in_home_page_exist(project, serve):
 
     assert len(named) == 3
     assert [name for name in named if not Path(project.path, name).exists()] == []
+
+
+def test_debug_toolbar(project, serve):
+    page = serve(project).get("/").text
+
+    assert 'id="djDebug"' in page
+
+
+@pytest.mark.parametrize(("switch", "backend"), [("on", "DatabaseCache"), ("off", "DummyCache")])
+def test_cache_switch(project, switch, backend):
+    settings = project.manage("diffsettings", CACHE=switch).stdout
+
+    assert re.search(r"^CACHES = .*", settings, re.MULTILINE)[0].count(backend) == 1
+
+
+def test_help_names_every_command(project):
+    listed = re.findall(r"^make (\w+) +\S", project.run("make").stdout, re.MULTILINE)
+
+    assert listed == ["help", "setup", "dev", "serve", "test", "lint", "lock"]
