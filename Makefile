@@ -39,6 +39,7 @@ bump: .venv/requirements  ## Take the newest version of everything and run all t
 	@test -x $(PYTHON) || PATH="$$PATH:$$(echo $${PYENV_ROOT:-$$HOME/.pyenv}/versions/3.1[234]*/bin | tr ' ' ':')" \
 		$(UV) venv --quiet --python '$(PYTHON_VERSIONS)' .venv \
 		|| { echo "Python $(PYTHON_VERSIONS) is needed, and uv neither found one nor could download one."; exit 1; }
+	@echo "Installing what $< names into .venv"
 	@$(UV) pip sync --quiet --python $(PYTHON) --require-hashes --no-build requirements.txt
 	@touch $@
 
