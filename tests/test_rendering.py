@@ -36,10 +36,13 @@ my_project/scaling/apps.py
 my_project/scaling/cache.py
 my_project/scaling/checks.py
 my_project/scaling/deadline.py
+my_project/scaling/export.py
 my_project/scaling/health.py
 my_project/scaling/logs.py
 my_project/scaling/mail.py
+my_project/scaling/management/commands/explain.py
 my_project/scaling/models.py
+my_project/scaling/pagination.py
 my_project/scaling/postgresql/__init__.py
 my_project/scaling/postgresql/base.py
 my_project/scaling/proxies.py
@@ -72,12 +75,16 @@ tests/test_accounts.py
 tests/test_cache.py
 tests/test_checks.py
 tests/test_config.py
+tests/test_explain.py
+tests/test_export.py
 tests/test_health.py
 tests/test_models.py
 tests/test_pages.py
+tests/test_pagination.py
 tests/test_project.py
 tests/test_security.py
 tests/test_timeouts.py
+tests/test_urls.py
 """
 
 

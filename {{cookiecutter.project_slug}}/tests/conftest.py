@@ -8,6 +8,7 @@ from pathlib import Path
 import django
 import pytest
 from django.core.management import call_command
+from django.db import connection
 from django.test import Client, override_settings
 
 from {{ cookiecutter.project_slug }} import local_postgres
@@ -30,6 +31,30 @@ def collected_static_files(tmp_path_factory):
     with override_settings(STATIC_ROOT=tmp_path_factory.mktemp("static")):
         call_command("collectstatic", interactive=False, verbosity=0)
         yield
+
+
+@pytest.fixture(autouse=True)
+def fetch_raise(settings):
+    """Let every query that fetches what an object lacks fail, naming the field that a query set should have loaded.
+
+    A test, or a fixture, for which that is right sets `settings.FETCH_MODE = "FETCH_PEERS"` again.
+    """
+    settings.FETCH_MODE = "FETCH_RAISE"
+
+
+@pytest.fixture
+def many_users(db):
+    """A table of 100,000 users, analysed: user1, user2 …; every tenth is on the staff."""
+    with connection.cursor() as cursor:
+        # Into new files: what fills the old ones, and what ANALYZE says of them, would outlast the test.
+        cursor.execute("TRUNCATE accounts_user CASCADE")
+        cursor.execute(
+            "INSERT INTO accounts_user (username, password, first_name, last_name, email,"
+            " is_superuser, is_staff, is_active, date_joined)"
+            " SELECT 'user' || n, '!', 'Ada', 'Byron', '', false, n % 10 = 0, true, now()"
+            " FROM generate_series(1, 100000) AS n"
+        )
+        cursor.execute("ANALYZE accounts_user")
 
 
 class SecureClient(Client):

@@ -1,12 +1,22 @@
 import pytest
+from django.apps import apps
+from django.core.exceptions import FieldFetchBlocked
 from django.db import connection, models
+from django.http import HttpResponse
+from django.template import Context, Template
+from django.test.utils import CaptureQueriesContext
+from django.urls import path
 
-from {{ cookiecutter.project_slug }}.scaling.models import TimestampedModel
+from {{ cookiecutter.project_slug }}.accounts.models import User
+from {{ cookiecutter.project_slug }}.scaling.models import FetchModeManager, TimestampedModel
 
 pytestmark = pytest.mark.django_db
 
+LIST = Template("{{ '{%' }} for page in pages %}{{ '{{' }} page.author.username }} {{ '{%' }} endfor %}")
+
 
 class Page(TimestampedModel):
+    author = models.ForeignKey(User, models.CASCADE, null=True)
     title = models.CharField(max_length=50)
     views = models.IntegerField(default=0)
 
@@ -17,11 +27,31 @@ class Page(TimestampedModel):
         return self.title
 
 
+def list_view(request):
+    """A page that asks for the author of each row on its own."""
+    return HttpResponse(LIST.render(Context({"pages": Page.objects.order_by("pk")})))
+
+
+urlpatterns = [path("pages/", list_view)]
+
+
 @pytest.fixture
-def page(db):
+def table(db):
     with connection.schema_editor() as editor:
         editor.create_model(Page)
+
+
+@pytest.fixture
+def page(table):
     return Page.objects.create(title="old")
+
+
+@pytest.fixture
+def authors(table):
+    """Fifty authors, each with a page."""
+    authors = User.objects.bulk_create(User(username=f"author{n}") for n in range(50))
+    Page.objects.bulk_create(Page(author=author) for author in authors)
+    return authors
 
 
 def stored(page):
@@ -85,10 +115,69 @@ def test_update_or_create(page):
     assert stored(page).modified > before.modified
 
 
-def test_cache_key(page):
+def test_cache_key(page, settings):
     """The key is the same however the row was got, and another one for another row that changed at the same time."""
+    settings.FETCH_MODE = "FETCH_PEERS"
     assert page.cache_key == stored(page).cache_key == Page.objects.only("pk").get().cache_key
 
     Page.objects.create(title="old")
     Page.objects.update(modified=page.modified)
     assert len({page.cache_key for page in Page.objects.all()}) == 2
+
+
+@pytest.mark.urls(__name__)
+def test_fetch_peers(client, authors, settings):
+    """What would be a query for each of 50 rows is one for all of them, on the servers."""
+    settings.FETCH_MODE = "FETCH_PEERS"
+
+    with CaptureQueriesContext(connection) as queries:
+        response = client.get("/pages/")
+
+    assert response.text.split() == [author.username for author in authors]
+    assert len(queries) == 2
+
+
+@pytest.mark.urls(__name__)
+def test_fetch_raise(client, authors):
+    """The same page fails in tests, and says which field it should have loaded."""
+    with pytest.raises(FieldFetchBlocked, match=r"Page\.author"):
+        client.get("/pages/")
+
+
+@pytest.mark.parametrize("get", [lambda: Page.objects.defer("title").first().title, lambda: Page.objects.get().author])
+def test_fetch_raise_for_one_object(page, get):
+    Page.objects.update(author=User.objects.create())
+
+    with pytest.raises(FieldFetchBlocked):
+        get()
+
+
+def test_fetch_mode_follows_relations(authors, settings):
+    """The pages of a user come without a manager call of their own, and fetch for all of them, too."""
+    Page.objects.update(author=authors[0])
+    user = User.objects.get(pk=authors[0].pk)
+
+    with pytest.raises(FieldFetchBlocked, match=r"Page\.title"):
+        [page.title for page in user.page_set.defer("title")]
+
+
+def test_fetch_raise_lets_loaded_relations_pass(authors):
+    pages = Page.objects.select_related("author").order_by("pk")
+
+    assert [page.author for page in pages] == authors
+
+
+def test_fetch_mode_of_every_model():
+    """A model with another manager would send a query for each row, unnoticed."""
+    package = User.__module__.partition(".")[0]
+    models = [model for model in apps.get_models() if model.__module__.startswith(f"{package}.")]
+
+    assert models
+    for model in models:
+        assert isinstance(model._default_manager, FetchModeManager), model
+
+
+def test_user_manager():
+    """It makes users as Django's does, in migrations, too."""
+    assert User.objects.create_superuser("ada", password="correct horse").is_superuser
+    assert User.objects.get_by_natural_key("ada").check_password("correct horse")

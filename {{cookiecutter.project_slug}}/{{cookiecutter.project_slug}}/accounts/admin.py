@@ -1,6 +1,12 @@
 from django.contrib import admin
-from django.contrib.auth.admin import UserAdmin
+from django.contrib.auth import admin as auth
 
+from ..scaling.pagination import EstimatedPaginator
 from .models import User
 
-admin.site.register(User, UserAdmin)
+
+@admin.register(User)
+class UserAdmin(auth.UserAdmin):
+    # Users may be too many to count for every page of the list.
+    paginator = EstimatedPaginator
+    show_full_result_count = False

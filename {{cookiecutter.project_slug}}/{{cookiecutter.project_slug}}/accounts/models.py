@@ -1,5 +1,13 @@
-from django.contrib.auth.models import AbstractUser
+from django.contrib.auth import models
+
+from ..scaling.models import FetchModeManager
 
 
-class User(AbstractUser):
+class UserManager(FetchModeManager, models.UserManager):
+    pass
+
+
+class User(models.AbstractUser):
     """Django's user, as a model of our own so that fields can be added at any time."""
+
+    objects = UserManager()

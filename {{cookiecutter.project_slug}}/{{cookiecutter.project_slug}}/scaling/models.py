@@ -1,7 +1,18 @@
-"""Models that say when they changed, for caches whose keys change with them."""
+"""Models that fetch for all rows at once, and that say when they changed, for caches whose keys change with them."""
 
+from django.conf import settings
 from django.db import models
 from django.utils import timezone
+
+
+class FetchModeManager(models.Manager):
+    """Fetch related objects and deferred fields as FETCH_MODE says: for all rows of a result at once, not one by one.
+
+    What is fetched through a row follows its mode; a model without such a manager, an unsaved row, begins anew.
+    """
+
+    def get_queryset(self):
+        return super().get_queryset().fetch_mode(getattr(models, settings.FETCH_MODE))
 
 
 class TimestampedQuerySet(models.QuerySet):
@@ -22,7 +33,7 @@ class TimestampedModel(models.Model):
     created = models.DateTimeField(auto_now_add=True)
     modified = models.DateTimeField(auto_now=True)
 
-    objects = TimestampedQuerySet.as_manager()
+    objects = FetchModeManager.from_queryset(TimestampedQuerySet)()
 
     class Meta:
         abstract = True

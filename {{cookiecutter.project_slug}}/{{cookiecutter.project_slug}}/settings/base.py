@@ -92,6 +92,12 @@ MAX_BODY_SIZE = 10 * 1024 * 1024
 DATA_UPLOAD_MAX_MEMORY_SIZE = 1024 * 1024
 
 
+# Database: what the rows of a result lack is fetched for all of them in one query; the tests set FETCH_RAISE
+# https://docs.djangoproject.com/en/6.1/topics/db/fetch-modes/
+
+FETCH_MODE = "FETCH_PEERS"
+
+
 # Cache: a table that `migrate` creates
 # https://docs.djangoproject.com/en/6.1/topics/cache/#database-caching
 

@@ -1,7 +1,8 @@
-import django.contrib.auth.models
 import django.contrib.auth.validators
 import django.utils.timezone
 from django.db import migrations, models
+
+import {{ cookiecutter.project_slug }}.accounts.models
 
 
 class Migration(migrations.Migration):
@@ -86,7 +87,7 @@ class Migration(migrations.Migration):
                 "abstract": False,
             },
             managers=[
-                ("objects", django.contrib.auth.models.UserManager()),
+                ("objects", {{ cookiecutter.project_slug }}.accounts.models.UserManager()),
             ],
         ),
     ]
