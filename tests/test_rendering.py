@@ -43,7 +43,9 @@ my_project/scaling/models.py
 my_project/scaling/postgresql/__init__.py
 my_project/scaling/postgresql/base.py
 my_project/scaling/proxies.py
+my_project/scaling/requests.py
 my_project/scaling/security.py
+my_project/scaling/statsd.py
 my_project/scaling/templatetags/__init__.py
 my_project/scaling/templatetags/scaling.py
 my_project/scaling/timeouts.py
@@ -73,6 +75,7 @@ tests/test_cache.py
 tests/test_checks.py
 tests/test_config.py
 tests/test_health.py
+tests/test_logs.py
 tests/test_models.py
 tests/test_pages.py
 tests/test_project.py
