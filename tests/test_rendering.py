@@ -46,7 +46,9 @@ my_project/scaling/pagination.py
 my_project/scaling/postgresql/__init__.py
 my_project/scaling/postgresql/base.py
 my_project/scaling/proxies.py
+my_project/scaling/requests.py
 my_project/scaling/security.py
+my_project/scaling/statsd.py
 my_project/scaling/templatetags/__init__.py
 my_project/scaling/templatetags/scaling.py
 my_project/scaling/timeouts.py
@@ -78,6 +80,7 @@ tests/test_config.py
 tests/test_explain.py
 tests/test_export.py
 tests/test_health.py
+tests/test_logs.py
 tests/test_models.py
 tests/test_pages.py
 tests/test_pagination.py

@@ -290,6 +290,7 @@ def test_headers(site):
     sent = {name.lower(): value for name, value in response.headers.items()}
     for name in ("date", "connection", "content-length", "content-encoding", "transfer-encoding", "vary"):
         sent.pop(name, None)
+    assert re.fullmatch("[0-9a-f]{32}", sent.pop("x-request-id"))
     assert sent.pop("server") in ("gunicorn", "nginx")
     assert sent == {
         "content-type": "text/html; charset=utf-8",

@@ -17,7 +17,7 @@ for name in [name for name in sys.modules if name.partition(".")[0] == "{{ cooki
 
 from {{ cookiecutter.project_slug }}.config import load  # noqa: E402
 from {{ cookiecutter.project_slug }}.scaling import health, timeouts  # noqa: E402
-from {{ cookiecutter.project_slug }}.scaling.logs import json_logging  # noqa: E402
+from {{ cookiecutter.project_slug }}.scaling.logs import logging_config  # noqa: E402
 
 values = load()
 
@@ -50,7 +50,7 @@ limit_request_fields = 64
 umask = 0o007
 
 # No access log: the application logs its requests.
-logconfig_dict = json_logging(values.LOG_LEVEL)
+logconfig_dict = logging_config(values.LOG_LEVEL)
 
 
 def drain_on_sigterm(server):

@@ -59,6 +59,7 @@ EmailURL = Annotated[
         extra_json_schema={"writeOnly": True, "format": "uri"},
     ),
 ]
+StatsdURL = Annotated[str, Meta(pattern=r"^udp://[^/?#@\s:]+:[0-9]{1,5}$", title="a URL such as udp://127.0.0.1:8125")]
 Count = Annotated[int, Meta(ge=1, title="a number from 1")]
 Switch = Annotated[bool, Meta(title="true or false")]
 
@@ -152,6 +153,14 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         Literal["DEBUG", "INFO", "WARNING", "ERROR"],
         Meta(title='"DEBUG", "INFO", "WARNING" or "ERROR"', description="What is logged: this and worse."),
     ] = base.LOG_LEVEL
+
+    STATSD_URL: Annotated[
+        StatsdURL | None,
+        Meta(
+            title="a URL such as udp://127.0.0.1:8125",
+            description="The statsd server that takes the figures of each request as metrics.",
+        ),
+    ] = base.STATSD_URL
 
     @property
     def workers(self):

@@ -23,6 +23,7 @@ INSTALLED_APPS = [
 
 MIDDLEWARE = [
     "{{ cookiecutter.project_slug }}.scaling.health.health",
+    "{{ cookiecutter.project_slug }}.scaling.requests.request_log",
     "{{ cookiecutter.project_slug }}.scaling.deadline.deadline_middleware",
     "{{ cookiecutter.project_slug }}.scaling.proxies.trusted_proxies",
     "django.middleware.security.SecurityMiddleware",
@@ -111,7 +112,7 @@ FOREVER_TTL = 7 * 24 * 60 * 60
 
 CACHES = {
     "default": {
-        "BACKEND": "django.core.cache.backends.db.DatabaseCache",
+        "BACKEND": "{{ cookiecutter.project_slug }}.scaling.cache.DatabaseCache",
         "LOCATION": "cache",
         "KEY_PREFIX": "{{ cookiecutter.project_slug }}",
         "TIMEOUT": SHORT_TTL,
@@ -167,3 +168,6 @@ DEFAULT_FROM_EMAIL = "noreply@{{ cookiecutter.domain_name }}"
 # https://docs.djangoproject.com/en/6.1/topics/logging/
 
 LOG_LEVEL = "INFO"
+
+# Where the figures of each request go, too: a URL such as udp://127.0.0.1:8125
+STATSD_URL = None

@@ -1,7 +1,7 @@
 """Settings of every deployed environment, from its JSON config; config.py says what each key means."""
 
 from ..config import load
-from ..scaling.logs import json_logging
+from ..scaling.logs import logging_config
 from ..scaling.mail import mailer
 from ..scaling.postgresql import database
 from .base import *  # noqa: F403
@@ -81,4 +81,6 @@ MAILERS = {"default": mailer(config.EMAIL_URL)} if config.EMAIL_URL else {}
 # Logs
 # https://docs.djangoproject.com/en/6.1/topics/logging/
 
-LOGGING = json_logging(config.LOG_LEVEL)
+LOGGING = logging_config(config.LOG_LEVEL)
+
+STATSD_URL = config.STATSD_URL

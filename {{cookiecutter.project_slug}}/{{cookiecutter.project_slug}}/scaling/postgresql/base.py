@@ -10,10 +10,15 @@ from django.db.backends.postgresql import base
 from psycopg.pq import TransactionStatus
 
 from .. import timeouts
+from ..requests import measured
 
 
 class DatabaseWrapper(base.DatabaseWrapper):
     hung = {}  # aliases whose server does not answer, and when to try it again, by time.monotonic()
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.execute_wrappers.append(measured)
 
     def get_new_connection(self, conn_params):
         """Connect. For a server that hangs one thread at a time waits, DATABASE_CONNECT long; others fail at once."""

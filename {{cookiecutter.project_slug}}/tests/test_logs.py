@@ -1,0 +1,72 @@
+import json
+import logging
+
+import pytest
+from django.core.cache import cache
+from django.db import connection
+from django.http import HttpResponse
+from django.urls import path
+
+logger = logging.getLogger("shop")
+
+
+def page(request, pk):
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_sleep(%s)", [pk / 1000])
+    cache.set("present", True)
+    cache.get_many(["present", "missing"])
+    logger.info("a page", extra={"order": pk})
+    return HttpResponse("page")
+
+
+def broken(request):
+    raise ValueError("broken")
+
+
+urlpatterns = [path("page/<int:pk>/", page), path("broken/", broken)]
+
+
+@pytest.fixture
+def ask(client, capfd, settings, db):
+    """Return a function that asks for an address and returns the response, and the lines that were logged."""
+    settings.ROOT_URLCONF = __name__
+    client.raise_request_exception = False
+
+    def ask(address, **headers):
+        response = client.get(address, headers=headers)
+        return response, [json.loads(line) for line in capfd.readouterr().out.splitlines()]
+
+    return ask
+
+
+def test_line(ask):
+    response, (extra, line) = ask("/page/5/?password=secret")
+
+    assert line["request_id"] == extra["request_id"] == response["X-Request-ID"]
+    assert (line["method"], line["route"], line["status"]) == ("GET", "/page/<int:pk>/", 200)
+    assert line["queries"] > 1
+    assert line["ms"] > line["database_ms"] > 5
+    assert (line["cache_hits"], line["cache_misses"]) == (1, 1)
+    assert (extra["level"], extra["logger"], extra["message"], extra["order"]) == ("info", "shop", "a page", 5)
+    assert "secret" not in str(line)
+
+
+def test_slow_query(ask):
+    _, (slow, *_) = ask("/page/60/")
+
+    assert slow["sql"] == "SELECT pg_sleep(%s)"
+    assert slow["code"] == f"tests/test_logs.py:{page.__code__.co_firstlineno + 2} page"
+
+
+def test_exception(ask):
+    _, (error, line) = ask("/broken/")
+
+    assert error["exception"].endswith("ValueError: broken")
+    assert line["status"] == 500
+
+
+@pytest.mark.parametrize(("given", "kept"), [("a1b2c3d4", True), ("short", False), ('a1b2c3d4"', False)])
+def test_request_id(ask, given, kept):
+    response, _ = ask("/page/0/", **{"X-Request-ID": given})
+
+    assert (response["X-Request-ID"] == given) is kept

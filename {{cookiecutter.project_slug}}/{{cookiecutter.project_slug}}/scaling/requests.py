@@ -1,0 +1,117 @@
+"""What each request costs: a line in the log, `Server-Timing` in development, metrics where STATSD_URL is set."""
+
+import logging
+import os
+import re
+import sys
+from contextvars import ContextVar
+from pathlib import Path
+from time import perf_counter
+
+from django.conf import settings
+from django.core.signals import request_finished
+from django.dispatch import receiver
+
+from . import statsd
+
+SLOW_QUERY = 0.05  # seconds
+PROJECT = f"{Path(__file__).parents[2]}{os.sep}"
+HERE = str(Path(__file__).parent)
+
+logger = logging.getLogger(__name__)
+well_formed = re.compile("[A-Za-z0-9_-]{8,64}").fullmatch
+
+# The Figures of the request served here, in all threads of it; those of other requests are never seen.
+current = ContextVar("current", default=None)
+
+
+class Figures:
+    """The id of a request, or of whatever else sets `current` to its figures, and what it has cost so far."""
+
+    request = response = None
+    queries = cache_hits = cache_misses = 0
+    seconds = database_seconds = 0.0
+
+    def __init__(self, request_id=""):
+        self.request_id = request_id if well_formed(request_id) else os.urandom(16).hex()
+        self.start = perf_counter()
+
+
+def request_log(get_response):
+    """Measure each request, and answer with its id: the one it came with, if well formed, or a new one."""
+
+    def middleware(request):
+        figures = Figures(request.META.get("HTTP_X_REQUEST_ID", ""))
+        current.set(figures)
+        figures.response = response = get_response(request)
+        figures.request, figures.seconds = request, perf_counter() - figures.start
+        response.headers["X-Request-ID"] = figures.request_id
+        if settings.DEBUG:
+            database = f'db;dur={figures.database_seconds * 1000:.1f};desc="{figures.queries} queries"'
+            cache = f'cache;desc="{figures.cache_hits} hits, {figures.cache_misses} misses"'
+            response.headers["Server-Timing"] = f"total;dur={figures.seconds * 1000:.1f}, {database}, {cache}"
+        return response
+
+    return middleware
+
+
+@receiver(request_finished)
+def log_request(**kwargs):
+    """Log the request when its response has been sent, so with all that a streamed one cost."""
+    figures = current.get()
+    if figures is None or figures.response is None:
+        return
+    request, response, match = figures.request, figures.response, figures.request.resolver_match
+    seconds = perf_counter() - figures.start if response.streaming else figures.seconds
+    line = {
+        "method": request.method,
+        "route": f"/{match.route}" if match else None,
+        "status": response.status_code,
+        "ms": round(seconds * 1000, 1),
+        "queries": figures.queries,
+        "database_ms": round(figures.database_seconds * 1000, 1),
+        "cache_hits": figures.cache_hits,
+        "cache_misses": figures.cache_misses,
+    }
+    # A path can hold a secret, such as the token of a password reset: it is for errors and for your own machine.
+    if not match or response.status_code >= 400 or settings.DEBUG:
+        line["path"] = request.path
+    what = f"{request.method} {line.get('path', line['route'])} {response.status_code}"
+    message = f"{what} in {line['ms']:.0f} ms, {figures.queries} SQL in {line['database_ms']:.0f} ms"
+    if logger.isEnabledFor(logging.INFO):  # logger.info() would look for its caller first, for 6 µs
+        logger.handle(logger.makeRecord(__name__, logging.INFO, __file__, 0, message, (), None, extra=line))
+    if settings.STATSD_URL:
+        statsd.send(settings.STATSD_URL, line)
+    current.set(None)
+
+
+def measured(execute, sql, params, many, context):
+    """Count a statement of a request, and log a slow one without its parameters; every connection calls this.
+
+    Not measured: connecting, commits, and the later rows of a server-side cursor.
+    """
+    if (figures := current.get()) is None:
+        return execute(sql, params, many, context)
+    start = perf_counter()
+    try:
+        return execute(sql, params, many, context)
+    finally:
+        seconds = perf_counter() - start
+        figures.queries += 1
+        figures.database_seconds += seconds
+        if seconds >= SLOW_QUERY:
+            extra = {"ms": round(seconds * 1000, 1), "sql": str(sql), "code": code_line(sys._getframe(1))}
+            logger.warning("Slow query: %.0f ms, %s", extra["ms"], extra["code"], extra=extra)
+
+
+def code_line(frame):
+    """Return the innermost line of the project, or of one of its templates, that led to a frame."""
+    while frame:
+        code, file = frame.f_code, frame.f_code.co_filename
+        if code.co_name == "render_annotated":
+            node = frame.f_locals["self"]
+            return f"{node.origin.template_name}:{node.token.lineno}"
+        if file.startswith(PROJECT) and not file.startswith(HERE) and "site-packages" not in file:
+            return f"{file.removeprefix(PROJECT)}:{frame.f_lineno} {code.co_qualname}"
+        frame = frame.f_back
+    return None
