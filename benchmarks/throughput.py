@@ -184,7 +184,9 @@ def build(folder):
     subprocess.run([python, "-m", "django", "startproject", "bare"], cwd=folder, check=True)
 
     hold = "from my_project import local_postgres as p; print(p.start(), p.SOCKETS, flush=True); input()"
-    holder = subprocess.Popen([python, "-c", hold], cwd=project, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    holder = subprocess.Popen(
+        [python, "-c", hold], cwd=project, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
     url, sockets = holder.stdout.readline().split()
     create = "import psycopg, sys; psycopg.connect(sys.argv[1], autocommit=True).execute('CREATE DATABASE bare')"
     subprocess.run([python, "-c", create, url], check=True)
@@ -232,7 +234,9 @@ def report(sites, top):
 
 
 def print_row(label, figures, unit, end=""):
-    print(f"  {label:<30}" + "".join(f"{figure:>8.0f}{unit:>2} {figure / figures[1]:>4.2f}" for figure in figures) + end)
+    print(
+        f"  {label:<30}" + "".join(f"{figure:>8.0f}{unit:>2} {figure / figures[1]:>4.2f}" for figure in figures) + end
+    )
 
 
 def main():
