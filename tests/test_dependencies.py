@@ -19,6 +19,9 @@ MODULES = {
     "whitenoise[brotli]": "brotli",
 }
 
+# The same of the dependencies that an option brings in; a test of the option shows their use.
+OPTIONAL = {"use_sentry": {"sentry-sdk": "sentry_sdk"}}
+
 # What a deployed project does on its first day, on a machine that has no libpq of its own.
 WORK = """
 import ctypes.util
@@ -72,6 +75,16 @@ def test_every_dependency_is_known(default_project):
     extras = [f"{dependency.name}[{extra}]" for dependency in dependencies for extra in dependency.extras]
 
     assert sorted(MODULES) == sorted([dependency.name for dependency in dependencies] + extras)
+
+
+@pytest.mark.parametrize("option", OPTIONAL)
+def test_option_brings_its_dependencies_only(cookies, option):
+    path = cookies.bake(extra_context={option: True}).project_path
+    content = tomllib.loads((path / "pyproject.toml").read_text(encoding="utf-8"))
+
+    found = {Requirement(dependency).name for dependency in content["project"]["dependencies"]}
+
+    assert found - MODULES.keys() == OPTIONAL[option].keys()
 
 
 def test_works_with_all_dependencies(default_project, environment):

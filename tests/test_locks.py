@@ -163,9 +163,13 @@ def template(tmp_path):
 
 
 def add_options(template, options, dependencies):
-    """Add options to the prompts of a template, and each dependency under its condition."""
+    """Add options to the prompts of a template in place of its own, and each dependency under its condition."""
     prompts = template / "cookiecutter.json"
-    prompts.write_text(json.dumps(json.loads(prompts.read_text(encoding="utf-8")) | options), encoding="utf-8")
+    texts = {
+        name: "" if isinstance(value, bool | list) and not name.startswith("_") else value
+        for name, value in json.loads(prompts.read_text(encoding="utf-8")).items()
+    }
+    prompts.write_text(json.dumps(texts | options), encoding="utf-8")
     pyproject = template / "{{cookiecutter.project_slug}}" / "pyproject.toml"
     lines = "".join(
         f'{{% if {condition} %}}\n    "{dependency}",\n{{% endif %}}\n'

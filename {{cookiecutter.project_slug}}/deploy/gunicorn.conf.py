@@ -11,6 +11,8 @@ import os
 import signal
 import sys
 
+from gunicorn import glogging
+
 # SIGHUP runs this file again in the same process, which would otherwise go on with the modules of its start.
 for name in [name for name in sys.modules if name.partition(".")[0] == "{{ cookiecutter.project_slug }}"]:
     del sys.modules[name]
@@ -49,8 +51,17 @@ limit_request_fields = 64
 # A Unix socket is for this user and this group, which the proxy belongs to.
 umask = 0o007
 
-# No access log: the application logs its requests.
 logconfig_dict = logging_config(values.LOG_LEVEL)
+
+
+class Logger(glogging.Logger):
+    """gunicorn's, without the access log: with logconfig_dict it would format a line per request and drop it."""
+
+    def access(self, *arguments):
+        """Do nothing: the application logs its requests."""
+
+
+logger_class = Logger
 
 
 def drain_on_sigterm(server):

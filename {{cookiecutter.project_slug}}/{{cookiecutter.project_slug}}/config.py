@@ -149,6 +149,23 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         ),
     ] = None
 
+{% if cookiecutter.use_sentry %}
+    SENTRY_DSN: Annotated[
+        Annotated[
+            str,
+            Meta(
+                pattern=r"^https?://[^/?#@:\s]+@([^/?#@\s:\[\]]+|\[[0-9a-fA-F:]+\])(:[0-9]{1,5})?/([^?#\s]*/)?[0-9]+$",
+                extra_json_schema={"writeOnly": True},
+            ),
+        ]
+        | None,
+        Meta(
+            title="a URL such as https://key@sentry.example/1",
+            description="The Sentry project that errors are reported to; null: they are only logged.",
+        ),
+    ] = None
+
+{% endif %}
     LOG_LEVEL: Annotated[
         Literal["DEBUG", "INFO", "WARNING", "ERROR"],
         Meta(title='"DEBUG", "INFO", "WARNING" or "ERROR"', description="What is logged: this and worse."),

@@ -3,6 +3,7 @@
 The peer of a Unix socket has no address. It is trusted, because the permissions of the socket say who may connect.
 """
 
+from functools import lru_cache
 from ipaddress import ip_address, ip_network
 
 from django.conf import settings
@@ -12,6 +13,7 @@ def trusted_proxies(get_response):
     """Set REMOTE_ADDR to the client's address, and remove every forwarding header that a client could have forged."""
     networks = [ip_network(network, strict=False) for network in settings.TRUSTED_PROXIES]
 
+    @lru_cache(1024)
     def is_proxy(address):
         return any(address in network for network in networks)
 
@@ -41,6 +43,7 @@ def client_address(peer, forwarded_for, is_proxy):
     return client
 
 
+@lru_cache(1024)  # the proxies' addresses come with every request, a visitor's with many in a row
 def parse(entry):
     """Return the address in 192.0.2.1, 192.0.2.1:80, 2001:db8::1 or [2001:db8::1]:80, or None if there is none."""
     host = entry.strip()

@@ -76,7 +76,17 @@ STORAGES = {
 # https://docs.djangoproject.com/en/6.1/topics/email/
 
 MAILERS = {"default": mailer(config.EMAIL_URL)} if config.EMAIL_URL else {}
+{% if cookiecutter.use_sentry %}
 
+
+# Sentry: off without SENTRY_DSN, and then not even imported, which takes 15 MB
+# https://docs.sentry.io/platforms/python/integrations/django/
+
+if config.SENTRY_DSN:
+    from ..scaling import sentry
+
+    sentry.start(config.SENTRY_DSN, config.ENVIRONMENT)
+{% endif %}
 
 # Logs
 # https://docs.djangoproject.com/en/6.1/topics/logging/

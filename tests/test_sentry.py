@@ -1,0 +1,261 @@
+"""With `use_sentry`, errors reach Sentry without personal data and nobody waits for it; without, there is no trace."""
+
+import gzip
+import json
+import shutil
+import socket
+import subprocess
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import brotli
+import pytest
+from conftest import Project, clean_environment, free_port
+from test_server import Site
+
+VIEWS = """
+
+from django.http import HttpResponse
+from .accounts.models import User
+
+
+def fail(request):
+    secret = request.POST.get("password")
+    raise ValueError("deliberate")
+
+
+def duplicate(request):
+    for _ in range(2):
+        User.objects.create(username=request.GET["name"])
+
+
+fail.csrf_exempt = True
+urlpatterns += [path("fail", fail), path("duplicate", duplicate), path("plain", lambda request: HttpResponse("ok"))]
+"""
+SECRETS = ("hunter2", "c00kie", "t0ken", "203.0.113.9")
+
+
+class Ingest(ThreadingHTTPServer):
+    """An HTTP server in Sentry's place, which keeps the items of the envelopes that it gets."""
+
+    daemon_threads = True
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), Envelope)
+        self.items = []
+        self.dsn = f"http://publickey@127.0.0.1:{self.server_port}/7"
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+    def of_type(self, kind, count=1, seconds=10):
+        """Return the items of a type once there are so many, or what came until then."""
+        deadline = time.monotonic() + seconds
+        while True:
+            found = [item for header, item in self.items if header["type"] == kind]
+            if len(found) >= count or time.monotonic() > deadline:
+                return found
+            time.sleep(0.05)
+
+
+class Envelope(BaseHTTPRequestHandler):
+    def do_POST(self):
+        data = self.rfile.read(int(self.headers["Content-Length"]))
+        decompress = {"br": brotli.decompress, "gzip": gzip.decompress}.get(self.headers["Content-Encoding"], bytes)
+        data = decompress(data)
+        lines = [json.loads(line) for line in data.splitlines() if line]
+        self.server.items += zip(lines[1::2], lines[2::2], strict=True)
+        self.send_response(200)
+        self.send_header("Content-Length", "2")
+        self.end_headers()
+        self.wfile.write(b"{}")
+
+    def log_message(self, *arguments):
+        pass
+
+
+@pytest.fixture(scope="module")
+def with_sentry(set_up):
+    return set_up(use_sentry=True)
+
+
+@pytest.fixture(scope="module")
+def start(with_sentry, tmp_path_factory):
+    """Return a function that starts gunicorn on a copy of the project with VIEWS, and with a DSN."""
+    folder = tmp_path_factory.mktemp("sentry")
+    path = folder / with_sentry.path.name
+    shutil.copytree(with_sentry.path, path, ignore=shutil.ignore_patterns(".local", ".venv"))
+    (path / ".venv").symlink_to(with_sentry.path / ".venv")
+    with (path / path.name / "urls.py").open("a") as urls:
+        urls.write(VIEWS)
+    module = path / path.name / "scaling" / "sentry.py"
+    traced = module.read_text().replace("TRACED = 0.01", "TRACED = 1")
+    assert traced != module.read_text()
+    module.write_text(traced)
+    project = Project(path)
+    example = json.loads(project.manage("config", "example").stdout)
+    hold = f"from {path.name} import local_postgres as p; print(p.start(), p.SOCKETS, flush=True); input()"
+    holder = subprocess.Popen(
+        [with_sentry.python, "-c", hold],
+        cwd=with_sentry.path,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    url, _ = holder.stdout.readline().split()
+    started = []
+
+    def start(dsn):
+        config = folder / f"{len(started)}.json"
+        config.touch(mode=0o600)
+        values = {"ALLOWED_HOSTS": ["example.com"], "DATABASE_URL": url, "WORKERS": 1, "SENTRY_DSN": dsn}
+        values |= {"TRUSTED_PROXIES": ["127.0.0.1"], "ENVIRONMENT": "staging"}
+        config.write_text(json.dumps(example | values))
+        environment = {"DJANGO_CONFIG": str(config), "DJANGO_SETTINGS_MODULE": f"{path.name}.settings.deploy"}
+        if not started:
+            project.manage("migrate", **environment)
+            project.manage("collectstatic", "--no-input", **environment)
+        site = Site(project, clean_environment(**environment), folder / f"{len(started)}.log").wait()
+        started.append(site)
+        return site
+
+    start.project, start.url = project, url
+    yield start
+    for site in started:
+        if site.process.poll() is None:
+            site.stop()
+    holder.communicate("\n")
+
+
+def rendered(path):
+    """Return the texts of a project, by path."""
+    return {str(file.relative_to(path)): file.read_text(encoding="utf-8") for file in path.rglob("*") if file.is_file()}
+
+
+def test_off_leaves_no_trace(cookies):
+    off = rendered(cookies.bake().project_path)
+    on = rendered(cookies.bake(extra_context={"use_sentry": True}).project_path)
+
+    assert on.keys() - off.keys() == {"my_project/scaling/sentry.py"}
+    assert off.keys() <= on.keys()
+    assert [file for file, text in off.items() if "sentry" in f"{file}{text}".lower()] == []
+    assert [file for file in off if on[file] != off[file]] == [file for file in off if "sentry" in on[file].lower()]
+
+
+def test_lint(cookies, default_project):
+    path = cookies.bake(extra_context={"use_sentry": True}).project_path
+    ruff = default_project.path / ".venv" / "bin" / "ruff"
+
+    for command in ("check", "format --check"):
+        ran = subprocess.run([ruff, *command.split(), path], capture_output=True, text=True, check=False)
+        assert ran.returncode == 0, ran.stdout
+
+
+def test_project_passes_its_tests(with_sentry):
+    with_sentry.run("make", "test", "ARGS=")
+
+
+def test_check_deploy_is_silent(start):
+    file = start.project.path.parent / "check.json"
+    file.touch(mode=0o600)
+    example = json.loads(start.project.manage("config", "example").stdout)
+    file.write_text(json.dumps(example | {"DATABASE_URL": start.url, "SENTRY_DSN": "https://key@sentry.example/1"}))
+    settings = f"{start.project.path.name}.settings.deploy"
+    environment = {"DJANGO_CONFIG": str(file), "DJANGO_SETTINGS_MODULE": settings}
+
+    ran = start.project.manage("check", "--deploy", "--fail-level", "WARNING", **environment)
+
+    assert "no issues" in ran.stdout
+    assert "sentry.example" not in start.project.manage("config", "show", **environment).stdout
+
+
+def test_off_without_dsn(start, deployed):
+    code = "import django, sys; django.setup(); print('sentry_sdk' in sys.modules)"
+    settings = f"{start.project.path.name}.settings.deploy"
+    environment = deployed(start.project) | {"DJANGO_SETTINGS_MODULE": settings}
+
+    assert start.project.run(start.project.python, "-c", code, **environment).stdout.strip() == "False"
+
+
+@pytest.mark.parametrize(
+    "dsn", ["", "errors.test", "https://errors.test/1", "https://key@errors.test/", "https://key@errors.test/x"]
+)
+def test_wrong_dsn_is_named(start, deployed, dsn):
+    environment = deployed(start.project, SENTRY_DSN=dsn)
+
+    ran = start.project.manage("config", "check", check=False, **environment)
+
+    assert ran.returncode == 1
+    assert "SENTRY_DSN: found" in ran.stdout
+    assert "expected a URL such as https://key@sentry.example/1" in ran.stdout
+    assert dsn == "" or dsn not in ran.stdout.replace(environment["DJANGO_CONFIG"], "")
+
+
+def test_error_is_reported_without_personal_data(start):
+    ingest = Ingest()
+    site = start(ingest.dsn)
+    headers = {"Cookie": "sessionid=c00kie", "Authorization": "Bearer t0ken", "X_Forwarded_For": "203.0.113.9"}
+    body = "username=ada.lovelace&password=hunter2"
+
+    answer = site.request(
+        "POST",
+        "/fail?key=t0ken",
+        body=body,
+        Referer="https://example.com/?key=t0ken",
+        Content_Type="application/x-www-form-urlencoded",
+        **headers,
+    )
+    duplicate = site.get("/duplicate?name=ada.lovelace", **headers)
+    errors = ingest.of_type("event", 2)
+    values = {error["exception"]["values"][-1]["type"]: error for error in errors}
+
+    assert (answer.status, duplicate.status) == (500, 500)
+    assert values.keys() == {"ValueError", "IntegrityError"}
+    event = values["ValueError"]
+    assert event["request"] == {"method": "POST", "url": "http://example.com/fail"}  # between proxy and gunicorn
+    assert event["exception"]["values"][0]["value"] == "deliberate"
+    assert event["exception"]["values"][0]["stacktrace"]["frames"][-1]["function"] == "fail"
+    assert (event["environment"], event["release"]) == ("staging", "my_project@0.1.0")
+    site.stop()
+    text = json.dumps(ingest.items)
+    assert [secret for secret in (*SECRETS, "ada.lovelace") if secret in text] == []
+    assert ingest.of_type("transaction")
+
+
+def test_probes_and_static_files_are_not_traced(start):
+    ingest = Ingest()
+    site = start(ingest.dsn)
+    manifest = json.loads((start.project.path / "staticfiles" / "staticfiles.json").read_text())["paths"]
+
+    for path in ("/livez", "/readyz", f"/static/{manifest['css/site.css']}", "/plain"):
+        assert site.get(path).status == 200
+    traced = {item["transaction"] for item in ingest.of_type("transaction")}
+    site.stop()
+
+    assert traced == {"/plain"}
+    assert {item["transaction"] for item in ingest.of_type("transaction")} == {"/plain"}
+
+
+@pytest.mark.parametrize("kind", ["refused", "silent"])
+def test_unreachable_sentry_delays_nothing(start, kind):
+    port = free_port()
+    listener = socket.create_server(("127.0.0.1", port), backlog=1) if kind == "silent" else None
+    took = []
+    begun = time.monotonic()
+    site = start(f"http://publickey@127.0.0.1:{port}/7")
+    assert time.monotonic() - begun < 10
+    try:
+        for _ in range(150):  # more than the queue holds
+            started = time.monotonic()
+            assert site.get("/fail").status == 500
+            took.append(time.monotonic() - started)
+        assert site.get("/plain").status == 200
+    finally:
+        started = time.monotonic()
+        site.process.terminate()
+        assert site.process.wait(30) == 0
+        # DRAIN, and what the process waits for Sentry.
+        assert time.monotonic() - started < 5 + 5
+        if listener:
+            listener.close()
+
+    assert max(took) < 1
