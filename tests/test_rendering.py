@@ -73,6 +73,7 @@ requirements-dev.txt
 requirements.txt
 tests/config.json
 tests/conftest.py
+tests/load.py
 tests/test_accounts.py
 tests/test_cache.py
 tests/test_checks.py
