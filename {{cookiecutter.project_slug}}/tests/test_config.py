@@ -144,7 +144,7 @@ def test_database_url(write, url):
 
 
 @pytest.mark.parametrize(
-    "url", ["", "db", "postgresql://db", "postgresql://db:port/shop", "postgresql://ada:p#ss@db/shop", 5, None]
+    "url", ["", "db", "postgresql://db", "postgresql://db:65536/shop", "postgresql://ada:p#ss@db/shop", 5, None]
 )
 def test_bad_database_url(write, url):
     assert len(problems(write(VALID | {"DATABASE_URL": url}))) == 1
@@ -223,3 +223,15 @@ def test_settings_refuse_to_start(write):
     assert ran.returncode == 1
     assert "Traceback" not in ran.stderr
     assert ran.stderr.splitlines() == [f"{file} cannot be used:", *(f"  {problem}" for problem in problems(file))]
+
+
+@pytest.mark.parametrize("network", ["10.0.0.0/8", "192.0.2.1", "2001:db8::/32", "::1"])
+def test_network(write, network):
+    loaded = config.load(write(VALID | {"TRUSTED_PROXIES": [network]}))
+
+    assert [network] == loaded.TRUSTED_PROXIES
+
+
+@pytest.mark.parametrize("network", ["", "proxy", "10.0.0", "10.0.0.256", "10.0.0.0/33", "10.0.0.1:80"])
+def test_bad_network(write, network):
+    assert len(problems(write(VALID | {"TRUSTED_PROXIES": [network]}))) == 1

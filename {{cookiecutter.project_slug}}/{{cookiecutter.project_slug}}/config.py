@@ -25,6 +25,9 @@ DEFAULT_FILE = "/srv/{{ cookiecutter.project_slug }}/config.json"
 
 # Types. A title says what is accepted, in error messages and in the JSON Schema; a write-only value is never shown.
 
+PORT = r"(:([0-5]?[0-9]{1,4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5]))"
+BYTE = "(25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"
+
 SecretKey = Annotated[
     str,
     Meta(min_length=50, title="a random text of at least 50 characters", extra_json_schema={"writeOnly": True}),
@@ -32,7 +35,9 @@ SecretKey = Annotated[
 PostgresURL = Annotated[
     str,
     Meta(
-        pattern=r"^postgres(ql)?://([^/?#@\s]*@)?([^/?#@\s:\[\]]*|\[[0-9a-fA-F:]+\])(:[0-9]{1,5})?/[^/?#\s]+(\?[^#\s]*)?$",
+        pattern=r"^postgres(ql)?://([^/?#@\s]*@)?([^/?#@\s:\[\]]*|\[[0-9a-fA-F:]+\])"
+        + PORT
+        + r"?/[^/?#\s]+(\?[^#\s]*)?$",
         title="a URL such as postgresql://user:password@host:5432/name",
         extra_json_schema={"writeOnly": True, "format": "uri"},
     ),
@@ -47,19 +52,19 @@ Host = Annotated[
 Network = Annotated[
     str,
     Meta(
-        pattern=r"^([0-9.]+|[0-9a-fA-F:.]*:[0-9a-fA-F:.]*)(/[0-9]{1,3})?$",
+        pattern=rf"^({BYTE}(\.{BYTE}){% raw %}{{3}}{% endraw %}(/(3[0-2]|[12]?[0-9]))?|[0-9a-fA-F]*:[0-9a-fA-F]*:[0-9a-fA-F:.]*(/[0-9]{% raw %}{{1,3}}{% endraw %})?)$",
         title="an address or a network such as 10.0.0.0/8",
     ),
 ]
 EmailURL = Annotated[
     str,
     Meta(
-        pattern=r"^(smtp|smtp\+tls|smtps)://([^/?#@\s]*@)?([^/?#@\s:\[\]]+|\[[0-9a-fA-F:]+\])(:[0-9]{1,5})?/?$",
+        pattern=r"^(smtp|smtp\+tls|smtps)://([^/?#@\s]*@)?([^/?#@\s:\[\]]+|\[[0-9a-fA-F:]+\])" + PORT + "?/?$",
         title="a URL such as smtp+tls://user:password@host:587",
         extra_json_schema={"writeOnly": True, "format": "uri"},
     ),
 ]
-StatsdURL = Annotated[str, Meta(pattern=r"^udp://[^/?#@\s:]+:[0-9]{1,5}$", title="a URL such as udp://127.0.0.1:8125")]
+StatsdURL = Annotated[str, Meta(pattern=rf"^udp://[^/?#@\s:]+{PORT}$", title="a URL such as udp://127.0.0.1:8125")]
 Count = Annotated[int, Meta(ge=1, title="a number from 1")]
 Switch = Annotated[bool, Meta(title="true or false")]
 
