@@ -41,6 +41,7 @@ my_project/scaling/health.py
 my_project/scaling/logs.py
 my_project/scaling/mail.py
 my_project/scaling/management/commands/explain.py
+my_project/scaling/messages.py
 my_project/scaling/models.py
 my_project/scaling/pagination.py
 my_project/scaling/postgresql/__init__.py
@@ -82,6 +83,7 @@ tests/test_explain.py
 tests/test_export.py
 tests/test_health.py
 tests/test_logs.py
+tests/test_messages.py
 tests/test_models.py
 tests/test_pages.py
 tests/test_pagination.py
