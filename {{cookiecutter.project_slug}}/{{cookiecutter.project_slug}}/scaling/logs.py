@@ -1,11 +1,14 @@
 """Logs on standard output: on servers one JSON object per line, on your machine coloured text."""
 
+import collections
 import fcntl
 import json
 import logging
 import os
 import re
 import tempfile
+import threading
+import time
 from datetime import UTC, datetime
 
 import msgspec
@@ -14,6 +17,8 @@ from django.utils.termcolors import colorize
 from .requests import current
 
 MAX_LINE = 16_000  # bytes: Docker and containerd break longer lines in two
+FLUSH_SECONDS = 0.1
+MAX_LINES = 1_000  # that wait to be written; whoever adds more helps to write
 MAX_TEXT = 4_000  # characters that are left of each text in a line that would be longer
 
 # What no line repeats as an `extra`. Django adds the request, whose text is its URL with the query string.
@@ -52,23 +57,44 @@ class ReadableFormatter(logging.Formatter):
 
 
 class Handler(logging.Handler):
-    """Write lines that those of other threads and processes never break.
+    """Write lines many at once, and from a thread: one write for each would cost more than all middlewares together.
 
-    A pipe takes 4 kB at once. A longer line has the lock for itself; shorter ones share it, which takes 1 µs. The
-    kernel frees the lock of a process that dies.
+    Warnings and worse are written before the call returns, with all lines before them. A process that is killed loses
+    the lines of its last FLUSH_SECONDS. Those of several threads and processes never break each other.
     """
 
+    pid = None
+
     def emit(self, record):
+        if self.pid != os.getpid():  # the first line, or that of a worker which has no threads of its parent's
+            self.pid, self.lines = os.getpid(), collections.deque()
+            threading.Thread(target=self.keep_writing, name="logs", daemon=True).start()
         try:
-            line = self.format(record)
-            fcntl.lockf(lock, fcntl.LOCK_SH if len(line) <= 4096 else fcntl.LOCK_EX)
-            try:
-                while line:
-                    line = line[os.write(1, line) :]
-            finally:
-                fcntl.lockf(lock, fcntl.LOCK_UN)
+            self.lines.append(self.format(record))
+            if record.levelno > logging.INFO or len(self.lines) > MAX_LINES:
+                self.flush()
         except Exception:
             self.handleError(record)
+
+    def keep_writing(self):
+        while True:
+            time.sleep(FLUSH_SECONDS)
+            self.flush()
+
+    def flush(self):
+        """Write what there is; logging does so when the process ends."""
+        with self.lock:
+            text = b"".join(self.lines) if self.pid == os.getpid() else b""
+            if not text:
+                return
+            self.lines.clear()
+            # A pipe takes 4 kB at once: a longer text waits for those of other processes, and they for it.
+            fcntl.lockf(lock, fcntl.LOCK_EX)
+            try:
+                while text:
+                    text = text[os.write(1, text) :]
+            finally:
+                fcntl.lockf(lock, fcntl.LOCK_UN)
 
 
 def without_secrets(text):

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import random
 import re
 import sys
 from contextvars import ContextVar
@@ -33,7 +34,8 @@ class Figures:
     seconds = database_seconds = 0.0
 
     def __init__(self, request_id=""):
-        self.request_id = request_id if well_formed(request_id) else os.urandom(16).hex()
+        # Not a secret, and os.urandom() would let go of the interpreter's lock, which costs 50 µs under load.
+        self.request_id = request_id if well_formed(request_id) else f"{random.getrandbits(128):032x}"
         self.start = perf_counter()
 
 

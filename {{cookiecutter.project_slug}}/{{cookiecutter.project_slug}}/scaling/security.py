@@ -1,4 +1,4 @@
-"""What Django's own security middleware leaves out, and its content security policy at a quarter of the cost."""
+"""What Django's own security middleware leaves out, and its content security policy written out only once."""
 
 from django.conf import settings
 from django.http import HttpResponse
