@@ -32,9 +32,14 @@ def ask(client, capfd, settings, db):
     settings.ROOT_URLCONF = __name__
     client.raise_request_exception = False
 
+    def logged():
+        for handler in logging.getLogger().handlers:
+            handler.flush()
+        return [json.loads(line) for line in capfd.readouterr().out.splitlines()]
+
     def ask(address, **headers):
-        response = client.get(address, headers=headers)
-        return response, [json.loads(line) for line in capfd.readouterr().out.splitlines()]
+        logged()
+        return client.get(address, headers=headers), logged()
 
     return ask
 
