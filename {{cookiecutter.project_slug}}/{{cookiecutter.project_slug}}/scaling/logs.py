@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 import msgspec
 from django.utils.termcolors import colorize
 
-from .requests import current
+from . import requests
 
 MAX_LINE = 16_000  # bytes: Docker and containerd break longer lines in two
 FLUSH_SECONDS = 0.1
@@ -36,7 +36,7 @@ class JSONFormatter(logging.Formatter):
             "process": record.process,
             "message": without_secrets(record.getMessage()),
         }
-        if figures := current.get():
+        if figures := requests.current.get():
             line["request_id"] = figures.request_id
         line |= {name: value for name, value in vars(record).items() if name not in OMITTED}
         if record.exc_info:
@@ -57,22 +57,25 @@ class ReadableFormatter(logging.Formatter):
 
 
 class Handler(logging.Handler):
-    """Write lines many at once, and from a thread: one write for each would cost more than all middlewares together.
+    """Write lines that those of other threads and processes never break.
 
-    Warnings and worse are written before the call returns, with all lines before them. A process that is killed loses
-    the lines of its last FLUSH_SECONDS. Those of several threads and processes never break each other.
+    The lines of requests are written many at once, from a thread: one write for each would cost more than all
+    middlewares together. A process that is killed loses those of its last FLUSH_SECONDS. All other lines are written
+    before the call returns, with those before them.
     """
 
     pid = None
 
     def emit(self, record):
-        if self.pid != os.getpid():  # the first line, or that of a worker which has no threads of its parent's
-            self.pid, self.lines = os.getpid(), collections.deque()
-            threading.Thread(target=self.keep_writing, name="logs", daemon=True).start()
+        if self.pid != os.getpid():  # the first line, or a worker's: it has no thread of its parent's
+            self.pid, self.lines, self.thread = os.getpid(), collections.deque(), None
         try:
             self.lines.append(self.format(record))
-            if record.levelno > logging.INFO or len(self.lines) > MAX_LINES:
+            if record.levelno > logging.INFO or record.name != requests.__name__ or len(self.lines) > MAX_LINES:
                 self.flush()
+            elif self.thread is None:
+                self.thread = threading.Thread(target=self.keep_writing, name="logs", daemon=True)
+                self.thread.start()
         except Exception:
             self.handleError(record)
 
