@@ -227,4 +227,4 @@ def test_cache_switch(project, switch, backend):
 def test_help_names_every_command(project):
     listed = re.findall(r"^make (\w+) +\S", project.run("make").stdout, re.MULTILINE)
 
-    assert listed == ["help", "setup", "dev", "serve", "test", "lint", "lock"]
+    assert listed == ["help", "setup", "dev", "serve", "test", "loadtest", "lint", "lock"]

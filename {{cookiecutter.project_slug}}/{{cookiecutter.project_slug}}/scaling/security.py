@@ -17,7 +17,8 @@ def security(get_response):
     policy = "" if settings.SECURE_CSP_REPORT_ONLY else build_policy(settings.SECURE_CSP)
 
     def middleware(request):
-        if int(request.META.get("CONTENT_LENGTH") or 0) > settings.MAX_BODY_SIZE:
+        received = request.META  # not request.headers, which would parse them all, for 4 µs
+        if int(received.get("CONTENT_LENGTH") or 0) > settings.MAX_BODY_SIZE:
             return HttpResponse("Request body too large\n", status=413, content_type="text/plain")
         csp.process_request(request)
         response = get_response(request)
