@@ -115,13 +115,13 @@ class Texts(html.parser.HTMLParser):
             self.texts.setdefault(self.open[-1], data.strip())
 
 
-@pytest.mark.parametrize("case", ["punctuation", "template-syntax"])
-def test_hostile_project_works(set_up, serve, case):
+@pytest.mark.parametrize(("case", "tests"), [("punctuation", ""), ("template-syntax", "tests/test_pages.py")])
+def test_hostile_project_works(set_up, serve, case, tests):
     """A project with hostile texts is set up, passes its tests, is clean, and shows its name."""
     given, text = HOSTILE[case]
     project = set_up(project_name=given, description=given, author_name=given, project_slug="shop")
 
-    project.run("make", "test")
+    project.run("make", "test", f"ARGS={tests}")
     project.run(".venv/bin/ruff", "check")
     project.run(".venv/bin/ruff", "format", "--check")
     texts = Texts(serve(project).get("/").text).texts

@@ -32,26 +32,26 @@ def test_fresh_project_passes(project):
     assert min(map(int, pages.values())) >= 10
 
 
-def test_slow_page_fails(project):
+def test_slow_page_fails(project, serve):
     change_home(project, SLOW)
 
-    ran = loadtest(project, *SHORT)
+    ran = loadtest(project, f"URL={serve(project).url}", *SHORT)
 
     assert ran.returncode != 0
     assert re.search(r"^FAIL\nGET /: p95 is \d{4,} ms, more than 1500 ms$", ran.stdout, re.MULTILINE), ran.stdout
 
 
-def test_errors_fail(project):
+def test_errors_fail(project, serve):
     change_home(project, FAILING)
 
-    ran = loadtest(project, *SHORT)
+    ran = loadtest(project, f"URL={serve(project).url}", *SHORT)
 
     assert ran.returncode != 0
     failed = r"^FAIL\nGET /: \d+ of \d+ requests failed, the last with status 500$"
     assert re.search(failed, ran.stdout, re.MULTILINE), ran.stdout
 
 
-def test_broken_scenario_fails(project):
+def test_broken_scenario_fails(project, serve):
     scenario = project.path / "tests" / "load.py"
     text = scenario.read_text()
     scenario.write_text(
@@ -59,14 +59,14 @@ def test_broken_scenario_fails(project):
     )
     assert scenario.read_text() != text
 
-    ran = loadtest(project, *SHORT)
+    ran = loadtest(project, f"URL={serve(project).url}", *SHORT)
 
     assert ran.returncode != 0
     assert "visit(): 10 of 10 requests failed, the last with KeyError('x')" in ran.stdout
 
 
 def test_server_that_does_not_start_fails(project):
-    (project.package / "wsgi.py").write_text("raise SystemExit('no')")
+    (project.path / "deploy" / "gunicorn.conf.py").write_text("raise SystemExit('no')")
 
     ran = loadtest(project, *SHORT)
 

@@ -168,10 +168,9 @@ def test_check_deploy_is_silent(start):
     assert "sentry.example" not in start.project.manage("config", "show", **environment).stdout
 
 
-def test_off_without_dsn(start, deployed):
+def test_off_without_dsn(start, tmp_path):
     code = "import django, sys; django.setup(); print('sentry_sdk' in sys.modules)"
-    settings = f"{start.project.path.name}.settings.deploy"
-    environment = deployed(start.project) | {"DJANGO_SETTINGS_MODULE": settings}
+    environment = start.project.configure(tmp_path)
 
     assert start.project.run(start.project.python, "-c", code, **environment).stdout.strip() == "False"
 
@@ -179,8 +178,8 @@ def test_off_without_dsn(start, deployed):
 @pytest.mark.parametrize(
     "dsn", ["", "errors.test", "https://errors.test/1", "https://key@errors.test/", "https://key@errors.test/x"]
 )
-def test_wrong_dsn_is_named(start, deployed, dsn):
-    environment = deployed(start.project, SENTRY_DSN=dsn)
+def test_wrong_dsn_is_named(start, tmp_path, dsn):
+    environment = start.project.configure(tmp_path, SENTRY_DSN=dsn)
 
     ran = start.project.manage("config", "check", check=False, **environment)
 
