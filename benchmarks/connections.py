@@ -72,6 +72,9 @@ def lost(site, end):
 
 
 def main(project):
+    python = project / ".venv" / "bin" / "python"
+    if subprocess.run([python, "-c", "import psycopg_pool"], capture_output=True, check=False).returncode:
+        sys.exit(f"Two of the ways need psycopg-pool: uv pip install --python {python} psycopg-pool")
     folder = Path(tempfile.mkdtemp(prefix="connections-"))
     folder.chmod(0o755)
     postgres = outages.Postgres(project / ".venv/bin/python", folder)
