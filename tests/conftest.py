@@ -83,6 +83,13 @@ class Project:
         """Run manage.py; see run()."""
         return self.run(self.python, "manage.py", *arguments, **options)
 
+    def copy(self, folder):
+        """Return a copy in a folder, without its database and on the same environment."""
+        path = folder / self.path.name
+        shutil.copytree(self.path, path, ignore=shutil.ignore_patterns(".local", ".venv"))
+        (path / ".venv").symlink_to(self.path / ".venv")
+        return Project(path)
+
     def configure(self, folder, **values):
         """Write the example config, changed by values, to a folder; return the environment that names it."""
         config = json.loads(self.manage("config", "example").stdout) | values
@@ -193,10 +200,7 @@ def database_url(default_project):
 @pytest.fixture
 def project(default_project, tmp_path):
     """A copy of the project of the default answers that a test may change."""
-    copy = tmp_path / default_project.path.name
-    shutil.copytree(default_project.path, copy, ignore=shutil.ignore_patterns(".local", ".venv"))
-    (copy / ".venv").symlink_to(default_project.path / ".venv")
-    return Project(copy)
+    return default_project.copy(tmp_path)
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -13,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import urllib3
-from conftest import Project, clean_environment, free_port
+from conftest import clean_environment, free_port
 
 HOST = "example.com"
 SECRET = "hunter2"
@@ -179,13 +178,11 @@ def statsd():
 def served(default_project, tmp_path_factory):
     """A copy of the project with VIEWS, its database, and environment() for its processes."""
     folder = tmp_path_factory.mktemp("logged")
-    path = folder / default_project.path.name
-    shutil.copytree(default_project.path, path, ignore=shutil.ignore_patterns(".local", ".venv"))
-    (path / ".venv").symlink_to(default_project.path / ".venv")
+    project = default_project.copy(folder)
+    path = project.path
     with (path / path.name / "urls.py").open("a") as urls:
         urls.write(VIEWS)
     (path / path.name / "templates" / "slow.html").write_text("<p>\n{% for row in rows %}x{% endfor %}\n")
-    project = Project(path)
     example = json.loads(project.manage("config", "example").stdout)
     start = f"import {path.name}.local_postgres as p; print(p.start(), flush=True); input()"
     holder = subprocess.Popen(

@@ -2,7 +2,6 @@
 
 import gzip
 import json
-import shutil
 import socket
 import subprocess
 import threading
@@ -11,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import brotli
 import pytest
-from conftest import Project, clean_environment, free_port
+from conftest import clean_environment, free_port
 from test_server import Site
 
 VIEWS = """
@@ -82,16 +81,14 @@ def with_sentry(set_up):
 def start(with_sentry, tmp_path_factory):
     """Return a function that starts gunicorn on a copy of the project with VIEWS, and with a DSN."""
     folder = tmp_path_factory.mktemp("sentry")
-    path = folder / with_sentry.path.name
-    shutil.copytree(with_sentry.path, path, ignore=shutil.ignore_patterns(".local", ".venv"))
-    (path / ".venv").symlink_to(with_sentry.path / ".venv")
+    project = with_sentry.copy(folder)
+    path = project.path
     with (path / path.name / "urls.py").open("a") as urls:
         urls.write(VIEWS)
     module = path / path.name / "scaling" / "sentry.py"
     traced = module.read_text().replace("TRACED = 0.01", "TRACED = 1")
     assert traced != module.read_text()
     module.write_text(traced)
-    project = Project(path)
     example = json.loads(project.manage("config", "example").stdout)
     hold = f"from {path.name} import local_postgres as p; print(p.start(), p.SOCKETS, flush=True); input()"
     holder = subprocess.Popen(

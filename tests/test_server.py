@@ -4,7 +4,6 @@ import contextlib
 import getpass
 import json
 import re
-import shutil
 import signal
 import socket
 import ssl
@@ -15,7 +14,7 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 import urllib3
-from conftest import Project, Server, clean_environment, free_port, needs
+from conftest import Server, clean_environment, free_port, needs
 
 HOST = "example.com"
 HASHED = "admin/css/base.css"
@@ -228,12 +227,10 @@ def database(database_url):
 def served(default_project, database, tmp_path_factory):
     """A copy of the project with VIEWS and static files; environment() configures a process of it."""
     folder = tmp_path_factory.mktemp("served")
-    path = folder / default_project.path.name
-    shutil.copytree(default_project.path, path, ignore=shutil.ignore_patterns(".local", ".venv"))
-    (path / ".venv").symlink_to(default_project.path / ".venv")
+    project = default_project.copy(folder)
+    path = project.path
     with (path / path.name / "urls.py").open("a") as urls:
         urls.write(VIEWS)
-    project = Project(path)
     url = f"postgresql://postgres@127.0.0.1:{database.port}/{path.name}"
 
     def environment(**values):
