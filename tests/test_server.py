@@ -15,6 +15,7 @@ from urllib.parse import unquote, urlsplit
 import pytest
 import urllib3
 from conftest import Server, clean_environment, free_port, needs
+from servers import Relay
 
 HOST = "example.com"
 HASHED = "admin/css/base.css"
@@ -50,48 +51,6 @@ urlpatterns += [
     path("release", lambda request: HttpResponse(getattr(config, "RELEASE", "1"))),
 ]
 """
-
-
-class Gateway:
-    """A TCP port in front of PostgreSQL's Unix socket that can refuse connections, or take them and stay silent."""
-
-    def __init__(self, path):
-        self.path = path
-        self.port = free_port()
-        self.listener = None
-        self.open()
-
-    def open(self, silent=False):
-        self.close()
-        self.listener = socket.create_server(("127.0.0.1", self.port))
-        self.taken = []
-        threading.Thread(target=self.accept, args=(self.listener, silent), daemon=True).start()
-
-    def close(self):
-        if self.listener:
-            self.listener.shutdown(socket.SHUT_RDWR)
-            self.listener.close()
-            for connection in self.taken:
-                connection.close()
-            self.listener = None
-
-    def accept(self, listener, silent):
-        with contextlib.suppress(OSError):
-            while True:
-                connection, _ = listener.accept()
-                self.taken.append(connection)
-                if not silent:
-                    server = socket.socket(socket.AF_UNIX)
-                    server.connect(self.path)
-                    for ends in ((connection, server), (server, connection)):
-                        threading.Thread(target=self.copy, args=ends, daemon=True).start()
-
-    def copy(self, source, target):
-        with contextlib.suppress(OSError):
-            while data := source.recv(65536):
-                target.sendall(data)
-        with contextlib.suppress(OSError):
-            target.shutdown(socket.SHUT_WR)
 
 
 class Site:
@@ -217,10 +176,10 @@ def wait_until(condition, site, seconds):
 
 @pytest.fixture(scope="module")
 def database(database_url):
-    """A Gateway to the PostgreSQL of the default project."""
-    gateway = Gateway(f"{unquote(urlsplit(database_url).hostname)}/.s.PGSQL.5432")
-    yield gateway
-    gateway.close()
+    """A relay to the PostgreSQL of the default project."""
+    relay = Relay(f"{unquote(urlsplit(database_url).hostname)}/.s.PGSQL.5432")
+    yield relay
+    relay.refuse()
 
 
 @pytest.fixture(scope="module")
@@ -360,9 +319,7 @@ def test_health_is_not_public(proxied):
 
 @pytest.mark.parametrize("silent", [False, True], ids=["refused", "silent"])
 def test_readiness_follows_the_database(site, database, silent):
-    database.close()
-    if silent:
-        database.open(silent=True)
+    database.flowing.clear() if silent else database.refuse()
     try:
         time.sleep(1.1)  # an answer serves for a second
         started = time.monotonic()
@@ -376,7 +333,7 @@ def test_readiness_follows_the_database(site, database, silent):
         assert site.probe("/livez").status == 200
         assert site.get("/").status == 200
     finally:
-        database.open()
+        database.flowing.set() if silent else database.open()
     wait_until(lambda: site.probe("/readyz").status == 200, site, 5)
 
 
