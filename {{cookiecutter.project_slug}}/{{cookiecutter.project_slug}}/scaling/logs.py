@@ -24,6 +24,9 @@ MAX_TEXT = 4_000  # characters that are left of each text in a line that would b
 # What no line repeats as an `extra`. Django adds the request, whose text is its URL with the query string.
 OMITTED = {*vars(logging.makeLogRecord({})), "message", "asctime", "request"}
 
+# In no line, and so not looked up for each: the names of threads, processes and tasks.
+logging.logThreads = logging.logMultiprocessing = logging.logAsyncioTasks = False
+
 lock = tempfile.TemporaryFile()  # noqa: SIM115  gunicorn's workers inherit it
 
 

@@ -81,8 +81,11 @@ def log_request(**kwargs):
         line["path"] = request.path
     what = f"{request.method} {line.get('path', line['route'])} {response.status_code}"
     message = f"{what} in {line['ms']:.0f} ms, {figures.queries} SQL in {line['database_ms']:.0f} ms"
-    if logger.isEnabledFor(logging.INFO):  # logger.info() would look for its caller first, for 6 µs
-        logger.handle(logger.makeRecord(__name__, logging.INFO, __file__, 0, message, (), None, extra=line))
+    if logger.isEnabledFor(logging.INFO):
+        # logger.info() would look for its caller and check each name in `extra`, for 8 µs.
+        record = logging.LogRecord(__name__, logging.INFO, __file__, 0, message, (), None)
+        vars(record).update(line)
+        logger.handle(record)
     if settings.STATSD_URL:
         statsd.send(settings.STATSD_URL, line)
     current.set(None)
