@@ -33,7 +33,13 @@ def needs(program, package):
 
 
 def pytest_terminal_summary(terminalreporter):
-    """Say in plain words which tests were left out, and how to have them run."""
+    """Print the tables that tests recorded rows of, and say which tests were left out and how to have them run."""
+    tables = {}
+    for report in [*terminalreporter.getreports("passed"), *terminalreporter.getreports("failed")]:
+        for name, row in report.user_properties if report.when == "call" else ():
+            tables.setdefault(name, []).append(row)
+    for name, rows in tables.items():
+        terminalreporter.write_line("\n".join(["", name, *rows]))
     left_out = {}
     for report in terminalreporter.getreports("skipped"):
         reason = report.longrepr[2].removeprefix("Skipped: ")

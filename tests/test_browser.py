@@ -17,7 +17,7 @@ def sign_in(get_response):
     from django.contrib.auth import get_user_model
 
     def middleware(request):
-        request.user = get_user_model().objects.get(username="ada")
+        request.user = get_user_model().objects.get(username="grace")
         return get_response(request)
 
     return middleware
@@ -28,9 +28,9 @@ PAGES = [
     "/admin/",
     "/admin/accounts/user/",
     "/admin/accounts/user/add/",
-    "/admin/accounts/user/{ada}/change/",
-    "/admin/accounts/user/{ada}/history/",
-    "/admin/accounts/user/{ada}/delete/",
+    "/admin/accounts/user/{grace}/change/",
+    "/admin/accounts/user/{grace}/history/",
+    "/admin/accounts/user/{grace}/delete/",
     "/admin/auth/group/add/",
     "/admin/password_change/",
     "/no/such/page",
@@ -47,7 +47,7 @@ def site(default_project, database_url, tmp_path_factory):
     ) | {"DJANGO_SETTINGS_MODULE": "browser_settings", "PYTHONPATH": f"{default_project.path}:{folder}"}
     default_project.manage("migrate", **environment)
     default_project.manage("collectstatic", "--no-input", **environment)
-    account = ("--no-input", "--username=ada", "--email=ada@example.com")
+    account = ("--no-input", "--username=grace", "--email=grace@example.com")
     default_project.manage("createsuperuser", *account, **environment, DJANGO_SUPERUSER_PASSWORD="secret")
     address = f"127.0.0.1:{free_port()}"
     server = Server(
@@ -57,7 +57,7 @@ def site(default_project, database_url, tmp_path_factory):
         cwd=default_project.path,
         env=clean_environment(**environment),
     ).wait_until_up()
-    server.ada = re.search(r"/admin/accounts/user/(\d+)/change/", server.get("/admin/accounts/user/").text)[1]
+    server.grace = re.search(r"/admin/accounts/user/(\d+)/change/", server.get("/admin/accounts/user/").text)[1]
     yield server
     server.stop()
     forget = "from django.contrib.auth import get_user_model as model; model().objects.all().delete()"
@@ -83,7 +83,7 @@ def visit(url, profile):
 
 @pytest.mark.parametrize("path", PAGES)
 def test_page(site, tmp_path, path):
-    document, console = visit(site.url + path.format(ada=site.ada), tmp_path)
+    document, console = visit(site.url + path.format(grace=site.grace), tmp_path)
 
     assert "<h1" in document
     assert [line for line in console if re.search("Content Security Policy|Uncaught", line)] == []
@@ -102,6 +102,6 @@ def test_violation_is_noticed(site, tmp_path):
 
 def test_scripts_of_the_admin_run(site, tmp_path):
     """The calendar of a date field is made by a script."""
-    document, _ = visit(f"{site.url}/admin/accounts/user/{site.ada}/change/", tmp_path)
+    document, _ = visit(f"{site.url}/admin/accounts/user/{site.grace}/change/", tmp_path)
 
     assert "calendarbox" in document

@@ -27,6 +27,11 @@ REFUSED = 1
 RECOVERY = 5
 MAX_CONNECTIONS = 20
 
+TABLE = (
+    f"{'state of the database':<22}{'pages with queries':<26}{'worst':>7}"
+    f"{'without':>14}{'worst':>7}{'back after':>12}{'failed then':>13}"
+)
+
 VISITORS = ("/rows/", "/rows/", "/rows/", "/write/", "/none/")
 
 TIMEOUTS = {"statement_timeout": "5s", "lock_timeout": "3s", "idle_in_transaction_session_timeout": "15s"}
@@ -140,18 +145,8 @@ def site(default_project, folder, postgres, relay):
         site.stop()
 
 
-@pytest.fixture(scope="module")
-def table(request):
-    lines = []
-    yield lines
-    with request.config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
-        print(f"\n\n{'state':<22}{'pages with queries':<26}{'worst':>7}", end="")
-        print(f"{'without':>14}{'worst':>7}{'back after':>12}{'failed then':>13}")
-        print("\n".join(lines))
-
-
 @pytest.fixture
-def outage(site, table):
+def outage(site, record_property):
     """Return a function that runs a state under load, sees the site return, and returns the load."""
 
     def run(state, begin, end, seconds):
@@ -177,9 +172,10 @@ def outage(site, table):
         def counts(paths):
             return " ".join(f"{n}×{status}" for status, n in sorted(load.statuses(*paths).items(), key=str))
 
-        table.append(
+        record_property(
+            TABLE,
             f"{state:<22}{counts(queries):<26}{load.worst(*queries):>5.2f} s{counts(plain):>14}"
-            f"{load.worst(*plain):>5.2f} s{max([0, *failures]):>10.2f} s{failed_after:>13}"
+            f"{load.worst(*plain):>5.2f} s{max([0, *failures]):>10.2f} s{failed_after:>13}",
         )
         assert set(load.statuses(*queries)) <= {200, 503}
         assert {after for _, status, after, *_ in load.answers if status == 503} <= {"5"}

@@ -395,9 +395,9 @@ def test_metrics(served, statsd):
     assert other.splitlines()[0].endswith("|#route:none,status:4xx")
 
 
-@pytest.mark.parametrize("url", [f"udp://127.0.0.1:{free_port()}", "udp://nowhere.invalid:8125"])
-def test_metrics_that_nobody_takes(served, url):
-    site = Site(served, served.environment(STATSD_URL=url))
+@pytest.mark.parametrize("host", ["127.0.0.1", "nowhere.invalid"])
+def test_metrics_that_nobody_takes(served, host):
+    site = Site(served, served.environment(STATSD_URL=f"udp://{host}:{free_port()}"))
     try:
         assert [site.get("/plain/").status for _ in range(20)] == [200] * 20
     finally:
