@@ -9,6 +9,7 @@ import socket
 import subprocess
 import tempfile
 import time
+from functools import cache
 from pathlib import Path
 
 import psutil
@@ -58,7 +59,7 @@ def free_port():
 
 def clean_environment(**variables):
     """Return this environment without what would make a project's programs behave otherwise, and with variables."""
-    foreign = ("DATABASE_URL", "DJANGO_", "MAKE", "MFLAGS", "PYTEST_", "VIRTUAL_ENV")
+    foreign = ("ARGS", "DATABASE_URL", "DJANGO_", "MAKE", "MFLAGS", "PYTEST_", "VIRTUAL_ENV")
     return {name: value for name, value in os.environ.items() if not name.startswith(foreign)} | variables
 
 
@@ -176,10 +177,17 @@ def wait_until_gone(folder, seconds=20):
         time.sleep(0.1)
 
 
+def rendered(path):
+    """Return the texts of a project, by path."""
+    files = (file for file in Path(path).rglob("*") if file.is_file())
+    return {str(file.relative_to(path)): file.read_text(encoding="utf-8") for file in files}
+
+
 @pytest.fixture(scope="session")
 def set_up(cookies_session):
-    """Render a project from answers, run `make setup` in it, and return it as a Project."""
+    """Render a project from answers, run `make setup` in it, return it as a Project: for the same ones, the same."""
 
+    @cache
     def set_up(**answers):
         baked = cookies_session.bake(extra_context=answers)
         assert baked.exception is None, baked.exception

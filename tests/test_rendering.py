@@ -5,7 +5,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
 from conftest import ROOT, clean_environment
 
 PATHS = """
@@ -113,41 +112,6 @@ def test_paths(cookies):
     path = cookies.bake().project_path
 
     assert sorted(str(file.relative_to(path)) for file in path.rglob("*") if file.is_file()) == PATHS.split()
-
-
-def test_no_empty_folders(cookies):
-    path = cookies.bake().project_path
-
-    assert [folder for folder in path.rglob("*") if folder.is_dir() and not any(folder.iterdir())] == []
-
-
-@pytest.mark.parametrize("slug", ["a", "my_project", "a" * 40])
-def test_lint(cookies, default_project, slug):
-    """The code is clean whatever the length of the name in it."""
-    path = cookies.bake(extra_context={"project_slug": slug}).project_path
-    ruff = default_project.path / ".venv" / "bin" / "ruff"
-
-    for command in ("check", "format --check"):
-        ran = subprocess.run([ruff, *command.split(), path], capture_output=True, text=True, check=False)
-        assert ran.returncode == 0, ran.stdout
-
-
-def test_looks_written_by_hand(cookies):
-    """No tag of the template is left, and no blank line that a person would not leave."""
-    path = cookies.bake().project_path
-
-    for file in path.rglob("*"):
-        if not file.is_file():
-            continue
-        text = file.read_text(encoding="utf-8")
-        assert "cookiecutter" not in text.lower(), file
-        assert "endraw" not in text, file
-        assert not text.startswith("\n"), file
-        assert text == "" or text.endswith("\n"), file
-        assert not text.endswith("\n\n"), file
-        assert "\n\n\n\n" not in text, file
-        assert file.suffix == ".py" or "\n\n\n" not in text or file.name.endswith(".py.example"), file
-        assert not any(line != line.rstrip() for line in text.splitlines()), file
 
 
 def test_same_answers_same_bytes(tmp_path):

@@ -1,0 +1,120 @@
+"""Every combination of the options is clean, the chosen ones work, and an option that is off leaves no trace."""
+
+import itertools
+import json
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, rendered
+from cookiecutter.main import cookiecutter
+
+CHOICES = {
+    name: [False, True] if isinstance(default, bool) else default
+    for name, default in json.loads((ROOT / "cookiecutter.json").read_text(encoding="utf-8")).items()
+    if isinstance(default, bool | list) and not name.startswith("_")
+}
+OFF = {name: values[0] for name, values in CHOICES.items()}
+ON = {name: values[-1] for name, values in CHOICES.items()}
+
+# What only a project with the option speaks of; others may, for reasons of their own, when more options are on.
+WORDS = {
+    "use_sentry": "sentry",
+}
+
+# Set up and tested in environments of their own; test_newcomer does so with the default answers.
+CHOSEN = {
+    "everything": ON,
+}
+
+
+@pytest.fixture(scope="module")
+def combinations(tmp_path_factory):
+    """The paths of all combinations, by their answers in the order of CHOICES."""
+    folder = tmp_path_factory.mktemp("combinations")
+    paths = {}
+    for number, values in enumerate(itertools.product(*CHOICES.values())):
+        answers = dict(zip(CHOICES, values, strict=True))
+        paths[values] = cookiecutter(str(ROOT), no_input=True, extra_context=answers, output_dir=folder / str(number))
+    return folder, paths
+
+
+@pytest.fixture(scope="module", params=CHOSEN)
+def chosen(request, set_up):
+    return set_up(**CHOSEN[request.param])
+
+
+def lint(project, folder):
+    """Check and format all projects in a folder with the ruff of a project; fail if there is anything to do."""
+    for command in ("check", "format --check"):
+        ran = subprocess.run(
+            [project.python.with_name("ruff"), *command.split(), "--no-cache", folder], capture_output=True, text=True
+        )
+        assert ran.returncode == 0, ran.stdout
+
+
+def test_every_option_has_its_words():
+    assert WORDS.keys() == CHOICES.keys()
+
+
+def test_lint(default_project, combinations):
+    lint(default_project, combinations[0])
+
+
+@pytest.mark.parametrize("answers", [OFF, ON], ids=["off", "on"])
+@pytest.mark.parametrize("slug", ["a", "a" * 40])
+def test_lint_with_short_and_long_names(default_project, tmp_path, slug, answers):
+    cookiecutter(str(ROOT), no_input=True, extra_context=answers | {"project_slug": slug}, output_dir=tmp_path)
+
+    lint(default_project, tmp_path)
+
+
+def test_looks_written_by_hand(combinations):
+    """No tag of the template is left, and no blank line that a person would not leave."""
+    for path in combinations[1].values():
+        for file, text in rendered(path).items():
+            assert "cookiecutter" not in text.lower(), file
+            assert "endraw" not in text, file
+            assert not text.startswith("\n"), file
+            assert text == "" or text.endswith("\n"), file
+            assert not text.endswith("\n\n"), file
+            assert "\n\n\n\n" not in text, file
+            assert file.endswith((".py", ".py.example")) or "\n\n\n" not in text, file
+            assert not any(line != line.rstrip() for line in text.splitlines()), file
+
+
+def test_no_empty_folders(combinations):
+    folders = [folder for path in combinations[1].values() for folder in Path(path).rglob("*") if folder.is_dir()]
+
+    assert [folder for folder in folders if not any(folder.iterdir())] == []
+
+
+@pytest.mark.parametrize("option", CHOICES)
+def test_off_leaves_no_trace(combinations, option):
+    paths = combinations[1]
+    word = re.compile(WORDS[option], re.IGNORECASE)
+    off, on = (rendered(paths[tuple((OFF | {option: value}).values())]) for value in (OFF[option], ON[option]))
+
+    assert [file for file, text in off.items() if word.search(f"{file}\n{text}")] == []
+    assert off.keys() <= on.keys()
+    assert [file for file in off if on[file] != off[file] and not word.search(on[file])] == []
+    assert any(on[file] != off[file] for file in off)
+
+
+def test_tests_pass(chosen):
+    chosen.run("make", "test")
+
+
+def test_check_deploy_is_silent(chosen, tmp_path):
+    with chosen.database() as url:
+        environment = chosen.configure(tmp_path, DATABASE_URL=url)
+        checked = chosen.manage("check", "--deploy", "--fail-level", "WARNING", **environment)
+
+    assert checked.stdout.startswith("System check identified no issues")
+
+
+def test_hooks_of_the_project_pass(chosen):
+    chosen.run("git", "init", "--quiet")
+    chosen.run("git", "add", ".")
+    chosen.run("make", "lint")
