@@ -56,6 +56,18 @@ Network = Annotated[
         title="an address or a network such as 10.0.0.0/8",
     ),
 ]
+{% if cookiecutter.use_redis %}
+RedisURL = Annotated[
+    str,
+    Meta(
+        pattern=r"^(?!redis:.*\?)(rediss?://([^/?#@\s]*@)?([^/?#@\s:\[\]]+|\[[0-9a-fA-F:]+\])"
+        + PORT
+        + r"?(/[0-9]*)?(\?ssl_ca_certs=/[^?#&\s]+)?|unix://([^/?#@\s]*@)?/[^?#\s]+(\?db=[0-9]+)?)$",
+        title="a URL such as redis://:password@host:6379/0",
+        extra_json_schema={"writeOnly": True, "format": "uri"},
+    ),
+]
+{% endif %}
 EmailURL = Annotated[
     str,
     Meta(
@@ -146,6 +158,16 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
 
     HOSTS: Annotated[Count, Meta(description="Hosts that serve the site, to count its database connections.")] = 1
 
+{% if cookiecutter.use_redis %}
+    CACHE_REDIS_URL: Annotated[
+        RedisURL | None,
+        Meta(
+            title="a URL such as redis://:password@host:6379/0",
+            description="The Redis that caches: redis, rediss (TLS) or unix; null: the database does.",
+        ),
+    ] = None
+
+{% endif %}
     EMAIL_URL: Annotated[
         EmailURL | None,
         Meta(

@@ -11,6 +11,9 @@ import threading
 import time
 
 import psycopg
+{% if cookiecutter.use_redis %}
+from django.core.cache import cache
+{% endif %}
 from django.db import connections
 from django.http import HttpResponseNotAllowed, JsonResponse
 
@@ -38,8 +41,11 @@ def health(get_response):
         if request.method not in ("GET", "HEAD"):
             return HttpResponseNotAllowed(["GET", "HEAD"])
         degraded = problems() if request.path_info == "/readyz" else []
+{% if cookiecutter.use_redis %}
+        lacks = lacking() if request.path_info == "/readyz" else []
+{% endif %}
         return JsonResponse(
-            {"status": "unavailable" if degraded else "ok", "degraded": degraded},
+            {"status": "unavailable" if degraded else "ok", "degraded": degraded{% if cookiecutter.use_redis %} + lacks{% endif %}},
             status=503 if degraded else 200,
             headers={"Cache-Control": "no-store"},
         )
@@ -54,6 +60,16 @@ def problems():
     return [] if database_answers() else ["database"]
 
 
+{% if cookiecutter.use_redis %}
+def lacking():
+    """List what the site does without for now."""
+    lacks = []
+    if getattr(cache, "is_away", False):
+        lacks.append("cache")
+    return lacks
+
+
+{% endif %}
 def database_answers():
     """Tell whether the primary answers; probes that wait for the same answer ask once."""
     global _answered_at, _answer

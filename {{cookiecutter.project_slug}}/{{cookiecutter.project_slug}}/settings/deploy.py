@@ -61,6 +61,21 @@ HOSTS = config.HOSTS
 CACHES = {
     "default": CACHES["default"] | {"KEY_PREFIX": f"{{ cookiecutter.project_slug }}:{config.ENVIRONMENT}"},
 }
+{% if cookiecutter.use_redis %}
+
+
+# Redis: the cache, with copies of the sessions, which stay in the database; without CACHE_REDIS_URL, it is not used
+# https://docs.djangoproject.com/en/6.1/topics/http/sessions/#using-cached-sessions
+
+if config.CACHE_REDIS_URL:
+    in_redis = CACHES["default"] | {"LOCATION": config.CACHE_REDIS_URL, "OPTIONS": {}}
+    CACHES = {
+        "default": in_redis | {"BACKEND": "{{ cookiecutter.project_slug }}.scaling.redis.RedisCache"},
+        "sessions": in_redis | {"BACKEND": "{{ cookiecutter.project_slug }}.scaling.redis.SessionCache"},
+    }
+    SESSION_ENGINE = "django.contrib.sessions.backends.cached_db"
+    SESSION_CACHE_ALIAS = "sessions"
+{% endif %}
 
 
 # Static files: named after their content, so that they can be cached for ever
