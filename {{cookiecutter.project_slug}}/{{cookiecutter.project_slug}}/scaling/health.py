@@ -50,6 +50,9 @@ def health(get_response):
             headers={"Cache-Control": "no-store"},
         )
 
+{% if cookiecutter.use_redis %}
+    lacking()  # imports what it asks: now, not while the first request waits
+{% endif %}
     return middleware
 
 
