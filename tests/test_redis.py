@@ -163,7 +163,7 @@ def test_lint(cookies, default_project, slug):
 
 
 def test_project_passes_its_tests(project):
-    project.run("make", "test", "ARGS=tests/test_redis.py tests/test_health.py tests/test_cache.py")
+    project.run("make", "test", "ARGS=tests/test_redis.py tests/test_health.py")
 
 
 def test_check_deploy_is_silent(project, database, tmp_path):
