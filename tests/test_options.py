@@ -20,11 +20,13 @@ ON = {name: values[-1] for name, values in CHOICES.items()}
 
 # What only a project with the option speaks of; others may, for reasons of their own, when more options are on.
 WORDS = {
+    "use_redis": "redis",
     "use_sentry": "sentry",
 }
 
 # Set up and tested in environments of their own; test_newcomer does so with the default answers.
 CHOSEN = {
+    "Redis": {"use_redis": True},
     "everything": ON,
 }
 
