@@ -41,14 +41,13 @@ def health(get_response):
         if request.method not in ("GET", "HEAD"):
             return HttpResponseNotAllowed(["GET", "HEAD"])
         degraded = problems() if request.path_info == "/readyz" else []
+        status = 503 if degraded else 200
 {% if cookiecutter.use_redis %}
-        lacks = lacking() if request.path_info == "/readyz" else []
+        if request.path_info == "/readyz":
+            degraded += lacking()
 {% endif %}
-        return JsonResponse(
-            {"status": "unavailable" if degraded else "ok", "degraded": degraded{% if cookiecutter.use_redis %} + lacks{% endif %}},
-            status=503 if degraded else 200,
-            headers={"Cache-Control": "no-store"},
-        )
+        body = {"status": "unavailable" if status == 503 else "ok", "degraded": degraded}
+        return JsonResponse(body, status=status, headers={"Cache-Control": "no-store"})
 
 {% if cookiecutter.use_redis %}
     lacking()  # imports redis: now, as it takes 0.3 s, and not while the first request waits
@@ -66,10 +65,10 @@ def problems():
 {% if cookiecutter.use_redis %}
 def lacking():
     """List what the site does without for now."""
-    lacks = []
+    missing = []
     if getattr(cache, "is_away", False):
-        lacks.append("cache")
-    return lacks
+        missing.append("cache")
+    return missing
 
 
 {% endif %}
