@@ -15,6 +15,9 @@ from django.db import connections
 from django.http import HttpResponseNotAllowed, JsonResponse
 
 from . import timeouts
+{% if cookiecutter.use_replica %}
+from .replicas import watch
+{% endif %}
 
 # For how many seconds one answer of the database serves all who ask.
 MAX_AGE = 1
@@ -38,8 +41,11 @@ def health(get_response):
         if request.method not in ("GET", "HEAD"):
             return HttpResponseNotAllowed(["GET", "HEAD"])
         degraded = problems() if request.path_info == "/readyz" else []
+{% if cookiecutter.use_replica %}
+        without = lacking() if request.path_info == "/readyz" and not degraded else []
+{% endif %}
         return JsonResponse(
-            {"status": "unavailable" if degraded else "ok", "degraded": degraded},
+            {"status": "unavailable" if degraded else "ok", "degraded": degraded{% if cookiecutter.use_replica %} + without{% endif %}},
             status=503 if degraded else 200,
             headers={"Cache-Control": "no-store"},
         )
@@ -51,7 +57,23 @@ def problems():
     """List what keeps this process from being sent requests."""
     if draining[0]:
         return ["draining"]
+{% if cookiecutter.use_replica %}
+    if watch.fresh():  # pages are served, the primary missing or not
+        return []
+{% endif %}
     return [] if database_answers() else ["database"]
+{% if cookiecutter.use_replica %}
+
+
+def lacking():
+    """List what the site does without for now."""
+    missing = []
+{% if cookiecutter.use_replica %}
+    missing += [] if database_answers() else ["database"]
+    missing += [alias for alias in watch.replicas() if not watch.is_fresh(alias)]
+{% endif %}
+    return missing
+{% endif %}
 
 
 def database_answers():
