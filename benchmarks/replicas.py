@@ -55,18 +55,6 @@ with reading_from_primary():
 print(f"{cost():.2f} µs on the primary, elsewhere")
 router.routers = []
 print(f"{cost():.2f} µs without a router")
-
-from django.http import HttpResponse
-from django.test import RequestFactory
-from my_project.scaling import replicas
-from my_project.scaling.replicas import watch
-
-def view(request):
-    return HttpResponse()
-
-request, middleware = RequestFactory().get("/"), replicas.replicas(view)
-bare, wrapped = (min(timeit.repeat(lambda: f(request), number=5_000, repeat=9)) / 5_000 * 1e6 for f in (view, middleware))
-print(f"{wrapped - bare:.2f} µs more for a request that reads")
 """
 
 

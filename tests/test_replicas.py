@@ -283,9 +283,9 @@ def test_off_leaves_no_trace(cookies):
 
 
 @pytest.mark.parametrize("slug", ["a", "a" * 40])
-def test_lint(cookies, default_project, slug):
+def test_lint(cookies, with_replica, slug):
     path = cookies.bake(extra_context={"project_slug": slug, "use_replica": True}).project_path
-    ruff = default_project.path / ".venv" / "bin" / "ruff"
+    ruff = with_replica.python.with_name("ruff")
 
     for command in ("check", "format --check"):
         ran = subprocess.run([ruff, *command.split(), path], capture_output=True, text=True, check=False)
@@ -539,11 +539,11 @@ def test_query_in_the_way_of_replication(site, servers):
 
 def test_asking_costs_little(site, servers):
     """Each process asks each server twice a second, whatever is read."""
-    before = [(server.data / "log").read_text().count("_lsn()") for server in servers.all]
+    before = [(server.data / "log").read_text().count("pg_current_wal_lsn()") for server in servers.all]
     start = time.monotonic()
     while time.monotonic() - start < 2:
         site.get("/case/read")
-    asked = [(server.data / "log").read_text().count("_lsn()") for server in servers.all]
+    asked = [(server.data / "log").read_text().count("pg_current_wal_lsn()") for server in servers.all]
 
     assert all(0 < after - then <= 2 * 2 * (2 + 1) for then, after in zip(before, asked, strict=True))
 

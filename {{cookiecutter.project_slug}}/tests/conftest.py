@@ -16,6 +16,9 @@ from django.db import connection{% if cookiecutter.use_replica %}, connections{%
 from django.test import Client, override_settings
 
 from {{ cookiecutter.project_slug }} import local_postgres
+{% if cookiecutter.use_replica %}
+from {{ cookiecutter.project_slug }}.scaling.replicas import watch
+{% endif %}
 
 config = json.loads(Path(__file__).with_name("config.json").read_text())
 config["DATABASE_URL"] = os.environ.get("DATABASE_URL") or local_postgres.start()
@@ -53,15 +56,16 @@ def fetch_raise(settings):
 @pytest.fixture(autouse=True)
 def unasked_replicas(monkeypatch):
     """Ask no replica how far it is, so that none is read from: the connections would outlive the test database."""
-    monkeypatch.setattr("{{ cookiecutter.project_slug }}.scaling.replicas.watch.start", lambda: None)
-    monkeypatch.setattr("{{ cookiecutter.project_slug }}.scaling.replicas.watch.known", {})
+    watch.asked.set()
+    watch.paused.clear()
+    monkeypatch.setattr(watch, "start", lambda: None)
+    monkeypatch.setattr(watch, "known", {})
 
 
 @pytest.fixture
-def fresh_replicas(unasked_replicas, monkeypatch):
+def fresh_replicas(unasked_replicas):
     """Have replicas that are fresh: both are the test database itself."""
-    known = dict.fromkeys(["replica_1", "replica_2"], time.monotonic())
-    monkeypatch.setattr("{{ cookiecutter.project_slug }}.scaling.replicas.watch.known", known)
+    watch.known |= dict.fromkeys(watch.replicas(), time.monotonic())
     yield
     connections.close_all()
 
