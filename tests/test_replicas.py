@@ -303,6 +303,18 @@ def test_timeouts_in_operations(with_replica):
     assert documented == expected
 
 
+def test_bad_url(with_replica, tmp_path):
+    urls = ["postgresql://ada:hidden@db/shop", "mysql://ada:hidden@db/shop"]
+    environment = with_replica.configure(tmp_path, REPLICA_DATABASE_URLS=urls)
+
+    ran = with_replica.manage("config", "check", check=False, **environment)
+    assert "REPLICA_DATABASE_URLS[1]: found a text of 26 characters, expected a URL such as" in ran.stdout
+    environment = with_replica.configure(tmp_path, REPLICA_DATABASE_URLS=urls[:1])
+    shown = with_replica.manage("config", "show", **environment)
+    assert "postgresql://ada:********@db/shop" in shown.stdout
+    assert "hidden" not in f"{ran.stdout}{shown.stdout}"
+
+
 def test_no_replicas(with_replica, folder, servers, site):
     """An empty list, the default, is a site without replicas."""
     alone = Site(with_replica, folder, URLS, DATABASE_URL=servers.primary.url("site"))
@@ -596,13 +608,14 @@ def takes_writes(site, count=8):
 def outage(site, servers, record_property):
     """Return a function that runs a state under load, sees all replicas return, and returns what happened."""
 
-    def run(state, begin, end, seconds, back=frozenset({1, 2})):
+    def run(state, begin, end, seconds, during=None, back=frozenset({1, 2})):
         visitors = [Visitor(site, number, number <= WRITERS) for number in range(1, WRITERS + READERS + 1)]
         for visitor in visitors:
             visitor.start()
         time.sleep(0.5)
         begin()
         time.sleep(seconds)
+        assert during is None or served_by(site, servers) == during
         end()
         over = time.monotonic()
         wait_until(lambda: served_by(site, servers) == back and takes_writes(site))
@@ -641,14 +654,27 @@ def outage(site, servers, record_property):
     return run
 
 
-def test_refused(outage, servers):
-    load = outage("one refused", servers.relays[1].refuse, servers.relays[1].open, 2)
+def ready(site):
+    """Return what /readyz answers."""
+    status, text, _, _ = site.get("/readyz")
+    return status, json.loads(text)["degraded"]
+
+
+def test_refused(outage, site, servers):
+    found = []
+
+    def end():
+        found.append(ready(site))
+        servers.relays[1].open()
+
+    load = outage("one refused", servers.relays[1].refuse, end, 2, {2})
     assert load.writers.keys() == load.stores.keys() == {200}
+    assert found == [(200, ["replica_1"])]
 
 
 def test_hung(outage, servers):
     flowing = servers.relays[1].flowing
-    load = outage("one hung", flowing.clear, flowing.set, 3)
+    load = outage("one hung", flowing.clear, flowing.set, 3, {2})
     assert load.writers.keys() == load.stores.keys() == {200}
     assert load.worst < HUNG + MARGIN
 
@@ -671,7 +697,8 @@ def test_lags(outage, servers):
         "one lags",
         lambda: replica.execute(replay % "pause"),
         lambda: replica.execute(replay % "resume"),
-        PIN + LAG + 1,
+        PIN + 2,
+        {2},
     )
     assert load.writers.keys() == load.stores.keys() == {200}
 
@@ -679,14 +706,14 @@ def test_lags(outage, servers):
 def test_cut_off_from_primary(outage, servers):
     """Nothing is left to apply, and yet it lags."""
     stream = servers.streams[0]
-    load = outage("one cut off from primary", stream.refuse, stream.open, LAG + 2)
+    load = outage("one cut off from primary", stream.refuse, stream.open, LAG + 1, {2})
     assert load.writers.keys() == load.stores.keys() == {200}
 
 
 def test_all_refused(outage, servers):
     relays = servers.relays[1:]
     load = outage(
-        "all refused", lambda: [relay.refuse() for relay in relays], lambda: [relay.open() for relay in relays], 2
+        "all refused", lambda: [relay.refuse() for relay in relays], lambda: [relay.open() for relay in relays], 2, {0}
     )
     assert load.writers.keys() == load.stores.keys() == {200}
 
@@ -698,7 +725,7 @@ def test_all_stopped(outage, servers):
         for pid in pids:
             os.kill(pid, number)
 
-    load = outage("all stopped (SIGSTOP)", lambda: send(signal.SIGSTOP), lambda: send(signal.SIGCONT), 3)
+    load = outage("all stopped (SIGSTOP)", lambda: send(signal.SIGSTOP), lambda: send(signal.SIGCONT), 3, {0})
     assert load.writers.keys() == load.stores.keys() == {200}
     assert load.worst < HUNG + MARGIN
 
@@ -707,22 +734,34 @@ def test_primary_refused(outage, site, servers):
     found = []
 
     def end():
-        found.append(json.loads(site.get("/readyz")[1]))
+        found.append(ready(site))
         found.append(site.get("/admin/", Cookie=site.session)[0])
         servers.relays[0].open()
 
-    load = outage("primary refused", servers.relays[0].refuse, end, 3)
+    load = outage("primary refused", servers.relays[0].refuse, end, 3, {1, 2})
     assert load.stores[503]
-    assert found == [{"status": "ok", "degraded": ["database"]}, 200]
+    assert found == [(200, ["database"]), 200]
 
 
 def test_primary_hung(outage, servers):
     flowing = servers.relays[0].flowing
-    load = outage("primary hung", flowing.clear, flowing.set, 4)
+    load = outage("primary hung", flowing.clear, flowing.set, 4, {1, 2})
     assert load.stores[503]
+
+
+def test_everything_refused(site, servers):
+    for relay in servers.relays:
+        relay.refuse()
+    wait_until(lambda: ready(site) == (503, ["database"]))
+    status = site.get("/page/1")[0]
+    for relay in servers.relays:
+        relay.open()
+
+    assert status == 503
+    wait_until(lambda: ready(site) == (200, []) and takes_writes(site), RECOVERY)
 
 
 def test_promoted(outage, servers):
     """What is no longer a replica is not read from; it stays so."""
-    load = outage("one promoted", lambda: servers.replicas[0].control("promote"), lambda: None, 1, back={2})
+    load = outage("one promoted", lambda: servers.replicas[0].control("promote"), lambda: None, 1, {2}, {2})
     assert load.writers.keys() == load.stores.keys() == {200}
