@@ -11,7 +11,6 @@ import random
 import re
 import shutil
 import signal
-import subprocess
 import tempfile
 import threading
 import time
@@ -264,32 +263,6 @@ def site(with_replica, folder, servers):
         yield site
     finally:
         site.stop()
-
-
-def rendered(path):
-    """Return the texts of a project, by path."""
-    return {str(file.relative_to(path)): file.read_text(encoding="utf-8") for file in path.rglob("*") if file.is_file()}
-
-
-def test_off_leaves_no_trace(cookies):
-    off = rendered(cookies.bake().project_path)
-    on = rendered(cookies.bake(extra_context={"use_replica": True}).project_path)
-    added = {f"my_project/scaling/replicas/{name}.py" for name in ("__init__", "base", "watch")}
-
-    assert on.keys() - off.keys() == added | {"tests/test_replicas.py"}
-    assert off.keys() <= on.keys()
-    assert [file for file, text in off.items() if "replica" in f"{file}{text}".lower()] == []
-    assert [file for file in off if on[file] != off[file]] == [file for file in off if "replica" in on[file].lower()]
-
-
-@pytest.mark.parametrize("slug", ["a", "a" * 40])
-def test_lint(cookies, with_replica, slug):
-    path = cookies.bake(extra_context={"project_slug": slug, "use_replica": True}).project_path
-    ruff = with_replica.python.with_name("ruff")
-
-    for command in ("check", "format --check"):
-        ran = subprocess.run([ruff, *command.split(), path], capture_output=True, text=True, check=False)
-        assert ran.returncode == 0, ran.stdout
 
 
 def test_timeouts_in_operations(with_replica):
