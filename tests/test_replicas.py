@@ -181,6 +181,11 @@ def streamed(request):
     return StreamingHttpResponse(itertools.chain("[", parts, "]"))
 
 
+def session(request):
+    request.session["key"] = "value"  # written after the view has returned
+    return HttpResponse("set")
+
+
 def page(request, visitor):
     first = SERVED.get(pk=visitor)
     return JsonResponse({"ports": [first.port, port()], "value": int(first.name.split()[1])})
@@ -201,6 +206,7 @@ urlpatterns = [
     path("async", asynchronous),
     path("decorated_async", decorated_async),
     path("streamed", streamed),
+    path("session", session),
     path("page/<int:visitor>", page),
     path("store/<int:visitor>/<int:value>", store),
     path("busy", busy),
@@ -355,6 +361,12 @@ def test_case(site, servers, method, name, expected, pins):
 )
 def test_other_views(site, servers, path, expected):
     assert numbers(servers, json.loads(site.get(path)[1])) == expected
+
+
+def test_session_alone_pins(site):
+    cookies = site.get("/session")[2].get_all("Set-Cookie")
+
+    assert sorted(cookie.partition("=")[0] for cookie in cookies) == ["sessionid", "wrote"]
 
 
 SIGN = """
