@@ -1,4 +1,10 @@
-"""Say what to do next."""
+"""Leave out the folders of options that were not chosen, and say what to do next."""
+
+from pathlib import Path
+
+for folder in Path("{{ cookiecutter.project_slug }}").rglob("*"):
+    if folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()
 
 print(
     """

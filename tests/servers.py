@@ -1,6 +1,7 @@
 """Servers that tests of outages start: PostgreSQL, Redis, a relay that fails on demand, the site, and its visitors."""
 
 import contextlib
+import copy
 import functools
 import http.client
 import os
@@ -84,6 +85,20 @@ class Postgres:
         main = (self.data / "postmaster.pid").read_text().split()[0]
         children = subprocess.run(["pgrep", "-P", main], capture_output=True, text=True, check=True).stdout.split()
         return [int(pid) for pid in [main, *children]]
+
+    def replica(self, folder, port=None):
+        """Start a streaming replica in a folder; it reaches this server on a port, by default the server's own."""
+        replica = copy.copy(self)
+        replica.port, replica.data = free_port(), folder / f"replica-{len(list(folder.iterdir()))}"
+        replica.data.mkdir(mode=0o700)
+        if self.user:
+            shutil.chown(replica.data, self.user)
+        command = ["pg_basebackup", "-R", "-c", "fast", "-D", replica.data, "-d", self.url("postgres", port)]
+        subprocess.run([self.programs / command[0], *command[1:]], user=self.user, check=True)
+        with (replica.data / "postgresql.conf").open("a") as conf:
+            conf.write(f"port = {replica.port}\n")
+        replica.control("start")
+        return replica
 
     def kill_backends(self):
         self.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'my_project'")

@@ -21,6 +21,7 @@ ON = {name: values[-1] for name, values in CHOICES.items()}
 # What only a project with the option speaks of; others may, for reasons of their own, when more options are on.
 WORDS = {
     "use_redis": "redis",
+    "use_replica": "replica",
     "use_sentry": "sentry",
 }
 

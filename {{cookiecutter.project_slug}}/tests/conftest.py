@@ -3,18 +3,28 @@
 import json
 import os
 import tempfile
+{% if cookiecutter.use_replica %}
+import time
+{% endif %}
 from pathlib import Path
 
 import django
 import pytest
 from django.core.management import call_command
-from django.db import connection
+from django.db import connection{% if cookiecutter.use_replica %}, connections{% endif %}
+
 from django.test import Client, override_settings
 
 from {{ cookiecutter.project_slug }} import local_postgres
+{% if cookiecutter.use_replica %}
+from {{ cookiecutter.project_slug }}.scaling.replicas import watch
+{% endif %}
 
 config = json.loads(Path(__file__).with_name("config.json").read_text())
 config["DATABASE_URL"] = os.environ.get("DATABASE_URL") or local_postgres.start()
+{% if cookiecutter.use_replica %}
+config["REPLICA_DATABASE_URLS"] = [config["DATABASE_URL"]] * 2
+{% endif %}
 folder = tempfile.TemporaryDirectory()
 config_file = Path(folder.name, "config.json")
 config_file.touch(mode=0o600)
@@ -42,6 +52,25 @@ def fetch_raise(settings):
     settings.FETCH_MODE = "FETCH_RAISE"
 
 
+{% if cookiecutter.use_replica %}
+@pytest.fixture(autouse=True)
+def unasked_replicas(monkeypatch):
+    """Ask no replica how far it is, so that none is read from: the connections would outlive the test database."""
+    watch.asked.set()
+    watch.paused.clear()
+    monkeypatch.setattr(watch, "start", lambda: None)
+    monkeypatch.setattr(watch, "known", {})
+
+
+@pytest.fixture
+def fresh_replicas(unasked_replicas):
+    """Have replicas that are fresh: both are the test database itself."""
+    watch.known |= dict.fromkeys(watch.replicas(), time.monotonic())
+    yield
+    connections.close_all()
+
+
+{% endif %}
 @pytest.fixture
 def many_users(db):
     """A table of 100,000 users, analysed: user1, user2 …; every tenth is on the staff."""

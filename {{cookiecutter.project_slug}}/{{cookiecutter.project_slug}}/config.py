@@ -149,6 +149,16 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         ),
     ] = "none"
 
+{% if cookiecutter.use_replica %}
+    REPLICA_DATABASE_URLS: Annotated[
+        list[PostgresURL],
+        Meta(
+            title="a list of URLs",
+            description="Streaming replicas of the primary, reached as DATABASE_POOLER says; pages read from them.",
+        ),
+    ] = []
+
+{% endif %}
     WORKERS: Annotated[
         Count | None,
         Meta(title="a number from 1, or null", description="Server processes on one host; null: one for each core."),

@@ -26,6 +26,9 @@ def timeouts_nest(**kwargs):
         ("PROXY_KEEPALIVE", "KEEPALIVE"),
         ("REQUEST", "DATABASE_IDLE_IN_TRANSACTION"),
         ("COMMAND_LOCK", "DATABASE_LOCK"),
+{% if cookiecutter.use_replica %}
+        ("REPLICA_LAG", "REPLICA_PIN"),
+{% endif %}
     ]
     return [
         Error(

@@ -18,6 +18,9 @@ from django.db import connections
 from django.http import HttpResponseNotAllowed, JsonResponse
 
 from . import timeouts
+{% if cookiecutter.use_replica %}
+from .replicas import watch
+{% endif %}
 
 # For how many seconds one answer of the database serves all who ask.
 MAX_AGE = 1
@@ -42,15 +45,15 @@ def health(get_response):
             return HttpResponseNotAllowed(["GET", "HEAD"])
         degraded = problems() if request.path_info == "/readyz" else []
         status = 503 if degraded else 200
-{% if cookiecutter.use_redis %}
-        if request.path_info == "/readyz":
-            degraded += lacking()
+{% if cookiecutter.use_redis or cookiecutter.use_replica %}
+        if request.path_info == "/readyz" and not degraded:
+            degraded = lacking()
 {% endif %}
         body = {"status": "unavailable" if status == 503 else "ok", "degraded": degraded}
         return JsonResponse(body, status=status, headers={"Cache-Control": "no-store"})
 
 {% if cookiecutter.use_redis %}
-    lacking()  # imports redis: now, as it takes 0.3 s, and not while the first request waits
+    hasattr(cache, "is_away")  # imports redis: now, as it takes 0.3 s, and not while the first request waits
 {% endif %}
     return middleware
 
@@ -59,15 +62,25 @@ def problems():
     """List what keeps this process from being sent requests."""
     if draining[0]:
         return ["draining"]
+{% if cookiecutter.use_replica %}
+    if watch.fresh():  # pages are served, the primary missing or not
+        return []
+{% endif %}
     return [] if database_answers() else ["database"]
 
 
-{% if cookiecutter.use_redis %}
+{% if cookiecutter.use_redis or cookiecutter.use_replica %}
 def lacking():
     """List what the site does without for now."""
     missing = []
+{% if cookiecutter.use_redis %}
     if getattr(cache, "is_away", False):
         missing.append("cache")
+{% endif %}
+{% if cookiecutter.use_replica %}
+    missing += [] if database_answers() else ["database"]
+    missing += [alias for alias in watch.replicas() if not watch.is_fresh(alias)]
+{% endif %}
     return missing
 
 

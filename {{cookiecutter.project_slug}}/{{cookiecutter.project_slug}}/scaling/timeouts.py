@@ -27,3 +27,12 @@ READY = 2  # /readyz waits this long for the database, on a connection of its ow
 DRAIN = 5  # from SIGTERM until requests are refused: load balancers ask /readyz every few seconds
 DATABASE_SUSPECT = 1  # a request that waits this long for an answer has the server probed with a new connection
 RETRY_AFTER = 5  # what a 503 asks of clients: once its database is back, the site needs less
+{% if cookiecutter.use_replica %}
+
+# Replicas, each asked by one thread per process
+REPLICA_INTERVAL = 0.5  # between two questions: a few hundred processes cost a server 1 % of a core
+REPLICA_ANSWER = 0.5  # with the interval, at most a second until one that hangs is left alone
+REPLICA_LAG = 3  # what a page may be behind, in all: a replica that applies large writes for a moment stays in use
+REPLICA_PAUSE = 3  # for one that failed: nobody runs into it again at once, and it is back within 5 s
+REPLICA_PIN = 6  # whoever wrote reads from the primary: longer than the lag, by 1 s of rounding and 2 s between clocks
+{% endif %}

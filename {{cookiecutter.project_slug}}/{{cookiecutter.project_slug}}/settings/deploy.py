@@ -53,6 +53,23 @@ WORKERS = config.workers
 THREADS = config.THREADS
 
 HOSTS = config.HOSTS
+{% if cookiecutter.use_replica %}
+
+
+# Replicas: pages read from them, and from the primary what has to be fresh
+# https://docs.djangoproject.com/en/6.1/topics/db/multi-db/
+
+DATABASES |= {
+    f"replica_{number}": database(url, config.DATABASE_POOLER)
+    | {"ENGINE": "{{ cookiecutter.project_slug }}.scaling.replicas", "TEST": {"MIRROR": "default"}}
+    for number, url in enumerate(config.REPLICA_DATABASE_URLS, 1)
+}
+
+DATABASE_ROUTERS = ["{{ cookiecutter.project_slug }}.scaling.replicas.Router"]
+
+# Before all others: to see what the session writes, and that no cache keeps a response to one who wrote
+MIDDLEWARE = ["{{ cookiecutter.project_slug }}.scaling.replicas.replicas", *MIDDLEWARE]  # noqa: F405
+{% endif %}
 
 
 # Cache: environments that share a cache do not share its keys
