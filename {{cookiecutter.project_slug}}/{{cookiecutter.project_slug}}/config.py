@@ -65,6 +65,15 @@ EmailURL = Annotated[
     ),
 ]
 StatsdURL = Annotated[str, Meta(pattern=rf"^udp://[^/?#@\s:]+{PORT}$", title="a URL such as udp://127.0.0.1:8125")]
+{% if cookiecutter.use_cdn or cookiecutter.media_storage == "s3" %}
+Origin = Annotated[
+    str,
+    Meta(
+        pattern=r"^(https://[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*|http://(localhost|127\.0\.0\.1))" + PORT + "?$",
+        title="an address such as https://cdn.example.com, without a path",
+    ),
+]
+{% endif %}
 Count = Annotated[int, Meta(ge=1, title="a number from 1")]
 Switch = Annotated[bool, Meta(title="true or false")]
 
@@ -154,6 +163,16 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         ),
     ] = None
 
+{% if cookiecutter.use_cdn %}
+    CDN_URL: Annotated[
+        Origin | None,
+        Meta(
+            title="an address such as https://cdn.example.com, without a path",
+            description="The CDN that static files come from, and that has them from the site; null: the site itself.",
+        ),
+    ] = None
+
+{% endif %}
 {% if cookiecutter.use_sentry %}
     SENTRY_DSN: Annotated[
         Annotated[

@@ -5,7 +5,7 @@ from ..scaling.logs import logging_config
 from ..scaling.mail import mailer
 from ..scaling.postgresql import database
 from .base import *  # noqa: F403
-from .base import CACHES
+from .base import CACHES{{ ", MIDDLEWARE, SECURE_CSP" if cookiecutter.use_cdn else "" }}
 
 config = load()
 
@@ -76,6 +76,38 @@ STORAGES = {
 # https://docs.djangoproject.com/en/6.1/topics/email/
 
 MAILERS = {"default": mailer(config.EMAIL_URL)} if config.EMAIL_URL else {}
+{% if cookiecutter.use_cdn %}
+
+
+# CDN: with CDN_URL, browsers have static files from its host, which has them from the site; pages say who may keep them
+# https://whitenoise.readthedocs.io/en/stable/django.html#use-a-content-delivery-network
+
+if config.CDN_URL:
+    STATIC_URL = f"{config.CDN_URL}/static/"
+
+    SECURE_CSP = SECURE_CSP | {
+        name: [*SECURE_CSP.get(name, SECURE_CSP["default-src"]), config.CDN_URL]
+        for name in ("script-src", "style-src", "img-src", "font-src")
+    }
+
+STORAGES = STORAGES | {
+    "staticfiles": {"BACKEND": "{{ cookiecutter.project_slug }}.scaling.cdn.StaticFilesStorage"},
+}
+
+# Those of former releases, too, which the manifest no longer names
+WHITENOISE_IMMUTABLE_FILE_TEST = r"\.[0-9a-f]{12}\.[^/]+$"
+
+# Around all that sets cookies; static files do not come by
+before = MIDDLEWARE.index("django.contrib.sessions.middleware.SessionMiddleware")
+MIDDLEWARE = [
+    *MIDDLEWARE[:before],
+    "{{ cookiecutter.project_slug }}.scaling.cdn.cache_headers",
+    *MIDDLEWARE[before:],
+]
+
+# The dotted name of the function that `manage.py purge` calls with a list of URLs
+CDN_PURGE = None
+{% endif %}
 {% if cookiecutter.use_sentry %}
 
 
