@@ -5,7 +5,7 @@ from ..scaling.logs import logging_config
 from ..scaling.mail import mailer
 from ..scaling.postgresql import database
 from .base import *  # noqa: F403
-from .base import CACHES{{ ", MIDDLEWARE, SECURE_CSP" if cookiecutter.use_cdn else "" }}
+from .base import CACHES{{ ", FOREVER_TTL" if cookiecutter.media_storage == "s3" else "" }}{{ ", MIDDLEWARE" if cookiecutter.use_cdn else "" }}{{ ", SECURE_CSP" if cookiecutter.use_cdn or cookiecutter.media_storage == "s3" else "" }}{{ ", SHORT_TTL" if cookiecutter.media_storage == "s3" else "" }}, STORAGES
 
 config = load()
 
@@ -66,8 +66,7 @@ CACHES = {
 # Static files: named after their content, so that they can be cached for ever
 # https://whitenoise.readthedocs.io/en/stable/django.html
 
-STORAGES = {
-    "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
+STORAGES = STORAGES | {
     "staticfiles": {"BACKEND": "whitenoise.storage.CompressedManifestStaticFilesStorage"},
 }
 
@@ -107,6 +106,50 @@ MIDDLEWARE = [
 
 # The dotted name of the function that `manage.py purge` calls with a list of URLs
 CDN_PURGE = None
+{% endif %}
+{% if cookiecutter.media_storage == "filesystem" %}
+
+
+# Uploaded files: in a folder that nginx serves
+
+MEDIA_ROOT = config.MEDIA_ROOT
+{% endif %}
+{% if cookiecutter.media_storage == "s3" %}
+
+
+# Uploaded files: private unless the field of a model asks for the public bucket. The class is imported with the first
+# file, not before: boto3 takes 26 MB.
+# https://django-storages.readthedocs.io/en/stable/backends/amazon-S3.html
+
+bucket = {
+    "endpoint_url": config.MEDIA_S3_ENDPOINT_URL,
+    "region_name": config.MEDIA_S3_REGION,
+    "access_key": config.MEDIA_S3_ACCESS_KEY,
+    "secret_key": config.MEDIA_S3_SECRET_KEY,
+}
+private_bucket = bucket | {
+    "bucket_name": config.MEDIA_S3_PRIVATE_BUCKET,
+    "querystring_expire": SHORT_TTL,
+    "object_parameters": {"CacheControl": f"private, max-age={SHORT_TTL}"},
+}
+scheme, _, domain = (config.MEDIA_CDN_URL or f"{config.MEDIA_S3_ENDPOINT_URL}/{config.MEDIA_S3_BUCKET}").partition("//")
+public_bucket = bucket | {
+    "bucket_name": config.MEDIA_S3_BUCKET,
+    "url_protocol": scheme,
+    "custom_domain": domain,
+    "querystring_auth": False,
+    "object_parameters": {"CacheControl": f"public, max-age={FOREVER_TTL}, immutable"},
+}
+
+STORAGES = STORAGES | {
+    "default": {"BACKEND": "{{ cookiecutter.project_slug }}.scaling.s3.S3Storage", "OPTIONS": private_bucket},
+    "public": {"BACKEND": "{{ cookiecutter.project_slug }}.scaling.s3.S3Storage", "OPTIONS": public_bucket},
+}
+
+hosts = dict.fromkeys([config.MEDIA_CDN_URL or config.MEDIA_S3_ENDPOINT_URL, config.MEDIA_S3_ENDPOINT_URL])
+SECURE_CSP = SECURE_CSP | {
+    name: [*SECURE_CSP.get(name, SECURE_CSP["default-src"]), *hosts] for name in ("img-src", "media-src")
+}
 {% endif %}
 {% if cookiecutter.use_sentry %}
 
