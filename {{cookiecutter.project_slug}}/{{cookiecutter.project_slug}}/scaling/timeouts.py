@@ -24,9 +24,10 @@ COMMAND_STATEMENT = 3600  # indexing a large table takes its time; what was forg
 COMMAND_IDLE_IN_TRANSACTION = 3600  # a shell at lunch
 
 {% if cookiecutter.media_storage == "s3" %}
-# Uploaded files, each twice with a pause of up to a second: a service that hangs costs less than REQUEST
+# Uploaded files. boto3 tries twice, with a pause of up to a second, and asks before it sends a file whether the service
+# will have it, which is another second each: what hangs costs 8 seconds, less than REQUEST
 MEDIA_CONNECT = 1
-MEDIA_READ = 3  # it answers when it has the whole file
+MEDIA_READ = 2.5  # the service answers when it has the whole file
 
 {% endif %}
 READY = 2  # /readyz waits this long for the database, on a connection of its own
