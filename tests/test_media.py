@@ -408,7 +408,7 @@ def test_outage(site, relay, state):
 
 
 def test_memory_is_not_taken_for_each_thread(site):
-    """A client takes 14 MB; there is one for all storages and threads."""
+    """A client takes 13 MB; there is one for all storages and threads."""
     threads = site.project.run(
         site.project.python,
         "-c",
