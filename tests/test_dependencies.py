@@ -20,7 +20,13 @@ MODULES = {
 }
 
 # The same of the dependencies that an option brings in; a test of the option shows their use.
-OPTIONAL = {"use_redis": {"redis": "redis"}, "use_replica": {}, "use_sentry": {"sentry-sdk": "sentry_sdk"}}
+OPTIONAL = {
+    "use_redis": {"redis": "redis"},
+    "use_cdn": {},
+    "use_replica": {},
+    "media_storage=s3": {"django-storages": "storages"},
+    "use_sentry": {"sentry-sdk": "sentry_sdk"},
+}
 
 # What a deployed project does on its first day, on a machine that has no libpq of its own.
 WORK = """
@@ -79,7 +85,8 @@ def test_every_dependency_is_known(default_project):
 
 @pytest.mark.parametrize("option", OPTIONAL)
 def test_option_brings_its_dependencies_only(cookies, option):
-    path = cookies.bake(extra_context={option: True}).project_path
+    name, _, value = option.partition("=")
+    path = cookies.bake(extra_context={name: value or True}).project_path
     content = tomllib.loads((path / "pyproject.toml").read_text(encoding="utf-8"))
 
     found = {Requirement(dependency).name for dependency in content["project"]["dependencies"]}

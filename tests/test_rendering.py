@@ -52,6 +52,7 @@ my_project/scaling/statsd.py
 my_project/scaling/templatetags/__init__.py
 my_project/scaling/templatetags/scaling.py
 my_project/scaling/timeouts.py
+my_project/scaling/uploads.py
 my_project/settings/__init__.py
 my_project/settings/base.py
 my_project/settings/deploy.py
@@ -89,6 +90,7 @@ tests/test_pagination.py
 tests/test_project.py
 tests/test_security.py
 tests/test_timeouts.py
+tests/test_uploads.py
 tests/test_urls.py
 """
 

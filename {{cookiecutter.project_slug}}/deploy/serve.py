@@ -8,11 +8,17 @@ import sys
 from pathlib import Path
 
 from {{ cookiecutter.project_slug }} import config, local_postgres
+{% if cookiecutter.media_storage == "filesystem" %}
+from {{ cookiecutter.project_slug }}.settings import base
+{% endif %}
 
 values = config.example() | {
     "ALLOWED_HOSTS": ["127.0.0.1", "localhost"],
     "DATABASE_URL": os.environ.get("DATABASE_URL") or local_postgres.start(),
     "HTTPS": False,
+{% if cookiecutter.media_storage == "filesystem" %}
+    "MEDIA_ROOT": str(base.MEDIA_ROOT),
+{% endif %}
 }
 file = Path(".local", "config.json").resolve()
 file.parent.mkdir(exist_ok=True)

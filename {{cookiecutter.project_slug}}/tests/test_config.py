@@ -14,6 +14,11 @@ VALID = {
     "SECRET_KEY": SECRET_KEY,
     "ALLOWED_HOSTS": ["example.com"],
     "DATABASE_URL": "postgresql://ada:hidden%40word@db:5432/shop?sslmode=require",
+{% if cookiecutter.media_storage == "s3" %}
+    "MEDIA_S3_ENDPOINT_URL": "https://s3.example.com",
+    "MEDIA_S3_BUCKET": "public-files",
+    "MEDIA_S3_PRIVATE_BUCKET": "private-files",
+{% endif %}
 }
 
 
@@ -84,6 +89,11 @@ def test_all_problems_at_once(write):
             "SECRET_KEY_FALLBACKS": [SECRET_KEY, "secret-that-no-message-may-show"],
             "ALLOWED_HOSTS": ["example.com", "https://example.com", 7],
             "DATABASE_URL": "mysql://ada:hidden@db/shop",
+{% if cookiecutter.media_storage == "s3" %}
+            "MEDIA_S3_ENDPOINT_URL": "https://s3.example.com",
+            "MEDIA_S3_BUCKET": "public-files",
+            "MEDIA_S3_PRIVATE_BUCKET": "private-files",
+{% endif %}
             "COLOUR": "red",
         }
     )

@@ -77,6 +77,18 @@ EmailURL = Annotated[
     ),
 ]
 StatsdURL = Annotated[str, Meta(pattern=rf"^udp://[^/?#@\s:]+{PORT}$", title="a URL such as udp://127.0.0.1:8125")]
+{% if cookiecutter.use_cdn or cookiecutter.media_storage == "s3" %}
+Origin = Annotated[
+    str,
+    Meta(
+        pattern=r"^(https://[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*|http://(localhost|127\.0\.0\.1))" + PORT + "?$",
+        title="an address such as https://cdn.example.com, without a path",
+    ),
+]
+{% endif %}
+{% if cookiecutter.media_storage == "s3" %}
+Bucket = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$", title="the name of a bucket")]
+{% endif %}
 Count = Annotated[int, Meta(ge=1, title="a number from 1")]
 Switch = Annotated[bool, Meta(title="true or false")]
 
@@ -186,6 +198,66 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         ),
     ] = None
 
+{% if cookiecutter.use_cdn %}
+    CDN_URL: Annotated[
+        Origin | None,
+        Meta(
+            title="an address such as https://cdn.example.com, without a path",
+            description="The CDN that static files come from, and that has them from the site; null: the site itself.",
+        ),
+    ] = None
+
+{% endif %}
+{% if cookiecutter.media_storage == "filesystem" %}
+    MEDIA_ROOT: Annotated[
+        str,
+        Meta(
+            pattern="^/",
+            title="an absolute path",
+            description="The folder of uploaded files, which all hosts share, and which nginx serves.",
+        ),
+    ] = "/srv/{{ cookiecutter.project_slug }}/media"
+
+{% endif %}
+{% if cookiecutter.media_storage == "s3" %}
+    MEDIA_S3_ENDPOINT_URL: Annotated[
+        Origin,
+        Meta(
+            description="The S3-compatible service that keeps uploaded files.",
+            examples=["https://s3.eu-central-1.amazonaws.com"],
+        ),
+    ]
+
+    MEDIA_S3_REGION: Annotated[
+        str, Meta(pattern="^[a-z0-9-]+$", title="the name of a region", description="Where the buckets are.")
+    ] = "us-east-1"
+
+    MEDIA_S3_BUCKET: Annotated[
+        Bucket, Meta(description="Files for everybody, who may read but not list them.", examples=["public-files"])
+    ]
+
+    MEDIA_S3_PRIVATE_BUCKET: Annotated[
+        Bucket, Meta(description="All other files, behind signed addresses that expire.", examples=["private-files"])
+    ]
+
+    MEDIA_S3_ACCESS_KEY: Annotated[
+        str | None, Meta(title="a text, or null", description="Signs requests; null: the role of the host does.")
+    ] = None
+
+    MEDIA_S3_SECRET_KEY: Annotated[
+        Annotated[str, Meta(extra_json_schema={"writeOnly": True})] | None,
+        Meta(title="a text, or null", description="The secret that belongs to the access key."),
+    ] = None
+
+    MEDIA_CDN_URL: Annotated[
+        Origin | None,
+        Meta(
+            title="an address such as https://media.example.com, without a path",
+            description="The CDN before the public bucket; null: visitors read from the bucket itself.",
+        ),
+    ] = None
+
+{% endif %}
 {% if cookiecutter.use_sentry %}
     SENTRY_DSN: Annotated[
         Annotated[

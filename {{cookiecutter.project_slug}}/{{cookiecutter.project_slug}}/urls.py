@@ -1,6 +1,7 @@
 """The addresses of the site."""
 
 from django.conf import settings
+from django.conf.urls.static import static
 from django.contrib import admin
 from django.urls import path
 from django.views.generic import TemplateView
@@ -10,6 +11,7 @@ handler500 = "{{ cookiecutter.project_slug }}.scaling.deadline.handler500"
 urlpatterns = [
     path("", TemplateView.as_view(template_name="home.html"), name="home"),
     path("admin/", admin.site.urls),
+    *static(settings.MEDIA_URL, document_root=settings.MEDIA_ROOT),  # on your machine only
 ]
 
 if "debug_toolbar" in settings.INSTALLED_APPS:

@@ -23,6 +23,13 @@ COMMAND_LOCK = 2  # a migration that waits for its lock gives up before the requ
 COMMAND_STATEMENT = 3600  # indexing a large table takes its time; what was forgotten ends
 COMMAND_IDLE_IN_TRANSACTION = 3600  # a shell at lunch
 
+{% if cookiecutter.media_storage == "s3" %}
+# Uploaded files. boto3 tries twice, with a pause of up to a second, and asks before it sends a file whether the service
+# will have it, which is another second each: what hangs costs 8 seconds, less than REQUEST
+MEDIA_CONNECT = 1
+MEDIA_READ = 2.5  # the service answers when it has the whole file
+
+{% endif %}
 READY = 2  # /readyz waits this long for the database, on a connection of its own
 DRAIN = 5  # from SIGTERM until requests are refused: load balancers ask /readyz every few seconds
 DATABASE_SUSPECT = 1  # a request that waits this long for an answer has the server probed with a new connection

@@ -156,6 +156,19 @@ STATIC_ROOT = BASE_DIR / "staticfiles"
 STATICFILES_DIRS = [BASE_DIR / "{{ cookiecutter.project_slug }}" / "static"]
 
 
+# Uploaded files
+# https://docs.djangoproject.com/en/6.1/topics/files/
+
+MEDIA_URL = "media/"
+
+MEDIA_ROOT = BASE_DIR / ".local" / "media"
+
+STORAGES = {
+    "default": {"BACKEND": "{{ cookiecutter.project_slug }}.scaling.uploads.FileSystemStorage"},
+    "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
+}
+
+
 # Mail
 # https://docs.djangoproject.com/en/6.1/topics/email/
 

@@ -4,8 +4,7 @@ from ..config import load
 from ..scaling.logs import logging_config
 from ..scaling.mail import mailer
 from ..scaling.postgresql import database
-from .base import *  # noqa: F403
-from .base import CACHES
+from .base import *
 
 config = load()
 
@@ -68,7 +67,7 @@ DATABASES |= {
 DATABASE_ROUTERS = ["{{ cookiecutter.project_slug }}.scaling.replicas.Router"]
 
 # Before all others: to see what the session writes, and that no cache keeps a response to one who wrote
-MIDDLEWARE = ["{{ cookiecutter.project_slug }}.scaling.replicas.replicas", *MIDDLEWARE]  # noqa: F405
+MIDDLEWARE = ["{{ cookiecutter.project_slug }}.scaling.replicas.replicas", *MIDDLEWARE]
 {% endif %}
 
 
@@ -98,8 +97,7 @@ if config.CACHE_REDIS_URL:
 # Static files: named after their content, so that they can be cached for ever
 # https://whitenoise.readthedocs.io/en/stable/django.html
 
-STORAGES = {
-    "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
+STORAGES = STORAGES | {
     "staticfiles": {"BACKEND": "whitenoise.storage.CompressedManifestStaticFilesStorage"},
 }
 
@@ -108,6 +106,82 @@ STORAGES = {
 # https://docs.djangoproject.com/en/6.1/topics/email/
 
 MAILERS = {"default": mailer(config.EMAIL_URL)} if config.EMAIL_URL else {}
+{% if cookiecutter.use_cdn %}
+
+
+# CDN: with CDN_URL, browsers have static files from its host, which has them from the site; pages say who may keep them
+# https://whitenoise.readthedocs.io/en/stable/django.html#use-a-content-delivery-network
+
+if config.CDN_URL:
+    STATIC_URL = f"{config.CDN_URL}/static/"
+
+    SECURE_CSP = SECURE_CSP | {
+        name: [*SECURE_CSP.get(name, SECURE_CSP["default-src"]), config.CDN_URL]
+        for name in ("script-src", "style-src", "img-src", "font-src")
+    }
+
+STORAGES = STORAGES | {
+    "staticfiles": {"BACKEND": "{{ cookiecutter.project_slug }}.scaling.cdn.StaticFilesStorage"},
+}
+
+# Those of former releases, too, which the manifest no longer names
+WHITENOISE_IMMUTABLE_FILE_TEST = r"\.[0-9a-f]{12}\.[^/]+$"
+
+# Around all that sets cookies; static files do not come by
+before = MIDDLEWARE.index("django.contrib.sessions.middleware.SessionMiddleware")
+MIDDLEWARE = [
+    *MIDDLEWARE[:before],
+    "{{ cookiecutter.project_slug }}.scaling.cdn.cache_headers",
+    *MIDDLEWARE[before:],
+]
+
+# The dotted name of the function that `manage.py purge` calls with a list of URLs
+CDN_PURGE = None
+{% endif %}
+{% if cookiecutter.media_storage == "filesystem" %}
+
+
+# Uploaded files: in a folder that nginx serves
+
+MEDIA_ROOT = config.MEDIA_ROOT
+{% endif %}
+{% if cookiecutter.media_storage == "s3" %}
+
+
+# Uploaded files: private unless the field of a model asks for the public bucket. The class is imported with the first
+# file, not before: boto3 takes half a second, and with its client 24 MB.
+# https://django-storages.readthedocs.io/en/stable/backends/amazon-S3.html
+
+bucket = {
+    "endpoint_url": config.MEDIA_S3_ENDPOINT_URL,
+    "region_name": config.MEDIA_S3_REGION,
+    "access_key": config.MEDIA_S3_ACCESS_KEY,
+    "secret_key": config.MEDIA_S3_SECRET_KEY,
+}
+private_bucket = bucket | {
+    "bucket_name": config.MEDIA_S3_PRIVATE_BUCKET,
+    "querystring_expire": SHORT_TTL,
+    "object_parameters": {"CacheControl": f"private, max-age={SHORT_TTL}"},
+}
+scheme, _, domain = (config.MEDIA_CDN_URL or f"{config.MEDIA_S3_ENDPOINT_URL}/{config.MEDIA_S3_BUCKET}").partition("//")
+public_bucket = bucket | {
+    "bucket_name": config.MEDIA_S3_BUCKET,
+    "url_protocol": scheme,
+    "custom_domain": domain,
+    "querystring_auth": False,
+    "object_parameters": {"CacheControl": f"public, max-age={FOREVER_TTL}, immutable"},
+}
+
+STORAGES = STORAGES | {
+    "default": {"BACKEND": "{{ cookiecutter.project_slug }}.scaling.s3.S3Storage", "OPTIONS": private_bucket},
+    "public": {"BACKEND": "{{ cookiecutter.project_slug }}.scaling.s3.S3Storage", "OPTIONS": public_bucket},
+}
+
+hosts = dict.fromkeys([config.MEDIA_CDN_URL or config.MEDIA_S3_ENDPOINT_URL, config.MEDIA_S3_ENDPOINT_URL])
+SECURE_CSP = SECURE_CSP | {
+    name: [*SECURE_CSP.get(name, SECURE_CSP["default-src"]), *hosts] for name in ("img-src", "media-src")
+}
+{% endif %}
 {% if cookiecutter.use_sentry %}
 
 
@@ -119,6 +193,7 @@ if config.SENTRY_DSN:
 
     sentry.start(config.SENTRY_DSN, config.ENVIRONMENT)
 {% endif %}
+
 
 # Logs
 # https://docs.djangoproject.com/en/6.1/topics/logging/
