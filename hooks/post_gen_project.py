@@ -1,4 +1,10 @@
-"""Say what to do next."""
+"""Prune what the answers left empty, and say what to do next."""
+
+from pathlib import Path
+
+for folder in Path("{{ cookiecutter.project_slug }}").rglob("*/"):
+    if not any(folder.iterdir()):
+        folder.rmdir()
 
 print(
     """

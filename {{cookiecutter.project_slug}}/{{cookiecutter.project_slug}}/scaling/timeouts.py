@@ -22,6 +22,15 @@ DATABASE_MAX_AGE = 600  # follows a failover by DNS, and frees what a PostgreSQL
 COMMAND_LOCK = 2  # a migration that waits for its lock gives up before the requests queued behind it do
 COMMAND_STATEMENT = 3600  # indexing a large table takes its time; what was forgotten ends
 COMMAND_IDLE_IN_TRANSACTION = 3600  # a shell at lunch
+{% if cookiecutter.use_celery %}
+
+# Background tasks
+BROKER = 1  # Redis or RabbitMQ answers in 1 ms; who sends a task waits once to connect and once to be answered
+TASK_SHUTDOWN = 20  # a worker on SIGTERM: tasks that still run then go back to their queues
+TASK_SOFT = 300  # raises SoftTimeLimitExceeded in the task; what takes longer should be several tasks
+TASK_HARD = 330  # ends the task's process
+TASK_VISIBILITY = 900  # Redis gives a task that was not acknowledged to another worker: no task may take so long
+{% endif %}
 
 READY = 2  # /readyz waits this long for the database, on a connection of its own
 DRAIN = 5  # from SIGTERM until requests are refused: load balancers ask /readyz every few seconds

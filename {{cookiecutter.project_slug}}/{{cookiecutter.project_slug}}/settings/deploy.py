@@ -76,6 +76,14 @@ STORAGES = {
 # https://docs.djangoproject.com/en/6.1/topics/email/
 
 MAILERS = {"default": mailer(config.EMAIL_URL)} if config.EMAIL_URL else {}
+{% if cookiecutter.use_celery %}
+
+
+# Background tasks: celery.py has what holds everywhere
+# https://docs.celeryq.dev/en/stable/userguide/configuration.html
+
+CELERY_BROKER_URL = config.CELERY_BROKER_URL
+{% endif %}
 {% if cookiecutter.use_sentry %}
 
 
