@@ -11,6 +11,7 @@ import os
 import signal
 import statistics
 import subprocess
+import sys
 import time
 from collections import Counter
 
@@ -233,6 +234,15 @@ def whole_stack(with_celery, tmp_path_factory):
     stack.postgres.control("stop", "-m", "immediate")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def table():
+    yield
+    reporter = sys.stderr if os.environ.get("CI") else sys.__stdout__
+    print(file=reporter)
+    for what, statuses, worst, median in TABLE:
+        print(f"{what:<60} {dict(statuses)!s:<14} worst {worst:5.2f} s, median {median * 1000:4.0f} ms", file=reporter)
+
+
 @pytest.fixture
 def stack(whole_stack):
     whole_stack.clear()
@@ -254,3 +264,98 @@ def test_request_id_is_in_the_line_of_the_task(stack):
     assert line["queries"] == 1
     assert 0 < line["wait_ms"] < 2000
     assert line["ms"] >= line["database_ms"] > 0
+
+
+@contextlib.contextmanager
+def refused(stack):
+    stack.relay.refuse()
+    yield
+    stack.relay.open()
+
+
+@contextlib.contextmanager
+def black_holed(stack):
+    stack.relay.flowing.clear()
+    yield
+    stack.relay.flowing.set()
+
+
+@contextlib.contextmanager
+def stopped(stack):
+    os.kill(stack.redis.pid, signal.SIGSTOP)
+    yield
+    os.kill(stack.redis.pid, signal.SIGCONT)
+
+
+@contextlib.contextmanager
+def restarted(stack):
+    stack.redis.stop(signal.SIGKILL)
+    yield
+    stack.redis.start()
+
+
+OUTAGES = {outage.__name__: outage for outage in (refused, black_holed, stopped, restarted)}
+TABLE = []
+
+
+@pytest.mark.parametrize("state", OUTAGES)
+def test_broker_outage_costs_requests_nothing(stack, state):
+    """Requests go on as before, and what they asked for is done within seconds of the broker's return."""
+    worker = stack.start("worker", "--concurrency=2")
+    phases = []
+    for during in (contextlib.nullcontext(), OUTAGES[state](stack)):
+        with during:
+            time.sleep(0.5)
+            with Load(stack.site, "/enqueue/", "/none/") as load:
+                time.sleep(2)
+        phases.append(load)
+    back = time.monotonic()
+    (asked,) = stack.execute("SELECT count(*) FROM asked")[0]
+    wait_until(lambda: stack.ran()["load"] >= asked, 30)
+    recovery = time.monotonic() - back
+
+    for phase, load in zip(("up", state), phases, strict=True):
+        seconds = [answer[-1] for answer in load.answers if answer[0] == "/enqueue/"]
+        TABLE.append((phase, load.statuses("/enqueue/"), max(seconds), statistics.median(seconds)))
+    TABLE.append((f"{state}: all {asked} tasks done, of them {stack.ran()['load'] - asked} twice", {}, recovery, 0))
+    for load in phases:
+        assert set(load.statuses("/enqueue/", "/none/")) == {200}
+        assert load.worst("/enqueue/") < 1
+    assert len([line for line in worker.lines() if "outbox cannot" in line["message"]]) <= 1
+    assert stack.waiting() == 0
+
+
+def test_delay_to_a_broker_that_is_away_fails_in_time(stack):
+    took = {}
+    for state, outage in OUTAGES.items():
+        with outage(stack):
+            status, *_, took[state] = stack.site.get("/delay/")
+        assert status == 500
+    wait_until(lambda: stack.site.get("/delay/")[0] == 200)
+
+    TABLE.extend((f"delay(), {state}", {500: 1}, seconds, seconds) for state, seconds in took.items())
+    assert max(took.values()) < 2.5
+
+
+def test_no_task_is_lost(stack):
+    """1,000 tasks across an outage, with a worker that is killed and one that is told to stop: all are done."""
+    tokens = [f"t{number}" for number in range(1000)]
+    enqueue = "from django.db import transaction\nfor t in {}:\n    with transaction.atomic():\n        record.delay_on_commit(t, 0.01)"
+    workers = [stack.start("worker", "--concurrency=2", f"--hostname=w{n}", wait=False) for n in range(3)]
+    stack.shell(enqueue.format(tokens[:500]))
+    wait_until(lambda: len(stack.ran()) > 50, 30)
+    with refused(stack):
+        stack.shell(enqueue.format(tokens[500:]))
+        waited = stack.waiting()
+    wait_until(lambda: len(stack.ran()) > 300, 30)
+    workers[0].stop()
+    wait_until(lambda: len(stack.ran()) > 600, 30)
+    workers[1].signal(signal.SIGTERM)
+    wait_until(lambda: stack.ran().keys() >= {*tokens}, 40)
+    ran = stack.ran()
+
+    again = sum(ran.values()) - len(tokens)
+    TABLE.append((f"1,000 tasks, {waited} of them in the outbox: {len(ran)} done, {again} twice", {}, 0, 0))
+    assert ran.keys() == {*tokens}
+    assert waited > 0
+    assert again < 120
