@@ -30,7 +30,7 @@ CELERY_WORKER_SOFT_SHUTDOWN_TIMEOUT = 1
 CELERY_WORKER_MAX_MEMORY_PER_CHILD = 150_000
 CELERY_BROKER_TRANSPORT_OPTIONS = {
     "socket_connect_timeout": timeouts.BROKER, "socket_timeout": timeouts.BROKER, "visibility_timeout": 5,
-    "max_retries": 1, "interval_start": 0, "interval_step": 0, "interval_max": 0, "unacked_restore_interval": 1,
+    "max_retries": 1, "interval_start": 0, "interval_step": 0, "interval_max": 0, "unacked_restore_interval": 1, "unacked_restore_throttle": 1,
 }
 MAILERS = {"default": {"BACKEND": "django.core.mail.backends.smtp.EmailBackend", "OPTIONS": {"port": 1}}}
 """
@@ -240,7 +240,7 @@ def table():
     reporter = sys.stderr if os.environ.get("CI") else sys.__stdout__
     print(file=reporter)
     for what, statuses, worst, median in TABLE:
-        print(f"{what:<60} {dict(statuses)!s:<14} worst {worst:5.2f} s, median {median * 1000:4.0f} ms", file=reporter)
+        print(f"{what:<60} {dict(statuses)!s:<14}   worst {worst:5.2f} s, median {median * 1000:4.0f} ms", file=reporter)
 
 
 @pytest.fixture
