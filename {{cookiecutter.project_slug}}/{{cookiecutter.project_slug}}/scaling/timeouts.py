@@ -25,7 +25,7 @@ COMMAND_IDLE_IN_TRANSACTION = 3600  # a shell at lunch
 {% if cookiecutter.use_celery %}
 
 # Background tasks
-BROKER = 1  # Redis or RabbitMQ answers in 1 ms; who sends a task waits once to connect and once to be answered
+BROKER = 0.5  # Redis or RabbitMQ answers in 1 ms; who sends a task waits for a connection, an answer, and both again
 TASK_SHUTDOWN = 20  # a worker on SIGTERM: tasks that still run then go back to their queues
 TASK_SOFT = 300  # raises SoftTimeLimitExceeded in the task; what takes longer should be several tasks
 TASK_HARD = 330  # ends the task's process
