@@ -20,7 +20,7 @@ MODULES = {
 }
 
 # The same of the dependencies that an option brings in; a test of the option shows their use.
-OPTIONAL = {"use_sentry": {"sentry-sdk": "sentry_sdk"}}
+OPTIONAL = {"use_celery": {"celery": "celery"}, "use_sentry": {"sentry-sdk": "sentry_sdk"}}
 
 # What a deployed project does on its first day, on a machine that has no libpq of its own.
 WORK = """
