@@ -22,6 +22,7 @@ MODULES = {
 # The same of the dependencies that an option brings in; a test of the option shows their use.
 OPTIONAL = {
     "use_redis": {"redis": "redis"},
+    "use_celery": {"celery": "celery"},
     "use_cdn": {},
     "use_replica": {},
     "media_storage=s3": {"django-storages": "storages"},

@@ -14,6 +14,9 @@ VALID = {
     "SECRET_KEY": SECRET_KEY,
     "ALLOWED_HOSTS": ["example.com"],
     "DATABASE_URL": "postgresql://ada:hidden%40word@db:5432/shop?sslmode=require",
+{% if cookiecutter.use_celery %}
+    "CELERY_BROKER_URL": "redis://:hidden@broker",
+{% endif %}
 {% if cookiecutter.media_storage == "s3" %}
     "MEDIA_S3_ENDPOINT_URL": "https://s3.example.com",
     "MEDIA_S3_BUCKET": "public-files",
@@ -89,6 +92,9 @@ def test_all_problems_at_once(write):
             "SECRET_KEY_FALLBACKS": [SECRET_KEY, "secret-that-no-message-may-show"],
             "ALLOWED_HOSTS": ["example.com", "https://example.com", 7],
             "DATABASE_URL": "mysql://ada:hidden@db/shop",
+{% if cookiecutter.use_celery %}
+            "CELERY_BROKER_URL": "sqs://hidden",
+{% endif %}
 {% if cookiecutter.media_storage == "s3" %}
             "MEDIA_S3_ENDPOINT_URL": "https://s3.example.com",
             "MEDIA_S3_BUCKET": "public-files",
@@ -104,6 +110,9 @@ def test_all_problems_at_once(write):
         'ALLOWED_HOSTS[1]: found "https://example.com", expected a host name without scheme, port and path',
         "ALLOWED_HOSTS[2]: found 7, expected a host name without scheme, port and path",
         "DATABASE_URL: found a text of 26 characters, expected a URL such as postgresql://user:password@host:5432/name",
+{% if cookiecutter.use_celery %}
+        "CELERY_BROKER_URL: found a text of 12 characters, expected a URL such as redis://:password@host:6379/1",
+{% endif %}
         "COLOUR: unknown key",
         "SECRET_KEY: missing, expected a random text of at least 50 characters",
     ]

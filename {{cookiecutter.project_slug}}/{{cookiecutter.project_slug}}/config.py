@@ -198,6 +198,21 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         ),
     ] = None
 
+{% if cookiecutter.use_celery %}
+    CELERY_BROKER_URL: Annotated[
+        str,
+        Meta(
+            pattern=r"^(rediss?|amqps?)://([^/?#@\s]*@)?([^/?#@\s:\[\]]+|\[[0-9a-fA-F:]+\])"
+            + PORT
+            + r"?(/[^?#\s]*)?(\?[^#\s]*)?$",
+            title="a URL such as redis://:password@host:6379/1",
+            description="The broker of background tasks: redis, rediss (TLS), amqp or amqps (TLS).",
+            examples=["redis://localhost:6379/1"],
+            extra_json_schema={"writeOnly": True, "format": "uri"},
+        ),
+    ]
+
+{% endif %}
 {% if cookiecutter.use_cdn %}
     CDN_URL: Annotated[
         Origin | None,

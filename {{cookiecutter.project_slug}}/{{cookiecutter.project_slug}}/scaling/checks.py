@@ -26,6 +26,11 @@ def timeouts_nest(**kwargs):
         ("PROXY_KEEPALIVE", "KEEPALIVE"),
         ("REQUEST", "DATABASE_IDLE_IN_TRANSACTION"),
         ("COMMAND_LOCK", "DATABASE_LOCK"),
+{% if cookiecutter.use_celery %}
+        ("TASK_SHUTDOWN", "TASK_SOFT"),
+        ("TASK_SOFT", "TASK_HARD"),
+        ("TASK_HARD", "TASK_VISIBILITY"),
+{% endif %}
 {% if cookiecutter.use_replica %}
         ("REPLICA_LAG", "REPLICA_PIN"),
 {% endif %}

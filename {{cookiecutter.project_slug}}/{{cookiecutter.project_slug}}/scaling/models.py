@@ -47,3 +47,33 @@ class TimestampedModel(models.Model):
     def cache_key(self):
         """A text that differs after every change of the row."""
         return f"{self._meta.label_lower}:{self.pk}:{self.modified.timestamp()}"
+{% if cookiecutter.use_celery %}
+
+
+class OutboxMessage(models.Model):
+    """A task that delay_on_commit() asked for: it exists if and only if its transaction is committed.
+
+    A worker sends it to the broker, at least once, in the order of the ids, and deletes the row.
+    """
+
+    created = models.DateTimeField(auto_now_add=True)
+    task = models.TextField()
+    arguments = models.TextField()
+
+    objects = FetchModeManager()
+
+    def __str__(self):
+        return self.task
+
+
+class PeriodicRun(models.Model):
+    """When an entry of beat's schedule last ran; the row's lock lets one beat run it."""
+
+    name = models.TextField(primary_key=True)
+    last_run_at = models.DateTimeField()
+
+    objects = FetchModeManager()
+
+    def __str__(self):
+        return self.name
+{% endif %}

@@ -22,6 +22,15 @@ DATABASE_MAX_AGE = 600  # follows a failover by DNS, and frees what a PostgreSQL
 COMMAND_LOCK = 2  # a migration that waits for its lock gives up before the requests queued behind it do
 COMMAND_STATEMENT = 3600  # indexing a large table takes its time; what was forgotten ends
 COMMAND_IDLE_IN_TRANSACTION = 3600  # a shell at lunch
+{% if cookiecutter.use_celery %}
+
+# Background tasks
+BROKER = 0.5  # Redis or RabbitMQ answers in 1 ms; who sends a task waits for a connection, an answer, and both again
+TASK_SHUTDOWN = 20  # a worker on SIGTERM: tasks that still run then go back to their queues
+TASK_SOFT = 300  # raises SoftTimeLimitExceeded in the task; what takes longer should be several tasks
+TASK_HARD = 330  # ends the task's process
+TASK_VISIBILITY = 900  # Redis gives a task that was not acknowledged to another worker: no task may take so long
+{% endif %}
 
 {% if cookiecutter.media_storage == "s3" %}
 # Uploaded files. boto3 tries twice, with a pause of up to a second, and asks before it sends a file whether the service

@@ -1,10 +1,16 @@
 """Settings of every deployed environment, from its JSON config; config.py says what each key means."""
 
+{% if cookiecutter.use_celery %}
+from ..celery import broker_options
+{% endif %}
 from ..config import load
 from ..scaling.logs import logging_config
 from ..scaling.mail import mailer
 from ..scaling.postgresql import database
 from .base import *
+{% if cookiecutter.use_celery %}
+from .celery import *
+{% endif %}
 
 config = load()
 
@@ -106,6 +112,16 @@ STORAGES = STORAGES | {
 # https://docs.djangoproject.com/en/6.1/topics/email/
 
 MAILERS = {"default": mailer(config.EMAIL_URL)} if config.EMAIL_URL else {}
+{% if cookiecutter.use_celery %}
+
+
+# Background tasks: all other settings of Celery are in settings/celery.py
+# https://docs.celeryq.dev/en/stable/getting-started/backends-and-brokers/
+
+CELERY_BROKER_URL = config.CELERY_BROKER_URL
+
+CELERY_BROKER_TRANSPORT_OPTIONS, CELERY_BROKER_USE_SSL = broker_options(CELERY_BROKER_URL)
+{% endif %}
 {% if cookiecutter.use_cdn %}
 
 
