@@ -33,7 +33,7 @@ def client():
 
 
 @pytest.mark.parametrize("path", ["/livez", "/readyz"])
-def test_well(client, db, {% if cookiecutter.use_replica %}fresh_replicas, {% endif %}path):
+def test_well(client, db, path):
     response = client.get(path)
 
     assert (response.status_code, response.json()) == (200, {"status": "ok", "degraded": []})

@@ -78,8 +78,10 @@ def lacking():
         missing.append("cache")
 {% endif %}
 {% if cookiecutter.use_replica %}
-    missing += [] if database_answers() else ["database"]
-    missing += [alias for alias in watch.replicas() if not watch.is_fresh(alias)]
+    if watch.fresh() and not database_answers():
+        missing.append("database")
+    if watch.started.locked():
+        missing += [alias for alias in watch.replicas() if not watch.is_fresh(alias)]
 {% endif %}
     return missing
 
