@@ -21,6 +21,7 @@ ON = {name: values[-1] for name, values in CHOICES.items()}
 # What only a project with the option speaks of; others may, for reasons of their own, when more options are on.
 WORDS = {
     "use_redis": "redis",
+    "use_celery": "celery|broker",
     "use_cdn": "cdn|purge",
     "use_replica": "replica",
     "media_storage": r"\bs3\b|boto|bucket",
@@ -33,6 +34,8 @@ INSTEAD = {"media_storage": "media"}
 # Set up and tested in environments of their own; test_newcomer does so with the default answers.
 CHOSEN = {
     "Redis": {"use_redis": True},
+    "Celery": {"use_celery": True},
+    "Redis and Celery": {"use_redis": True, "use_celery": True},
     "everything": ON,
 }
 

@@ -351,7 +351,7 @@ def test_case(site, servers, method, name, expected, pins):
     assert numbers(servers, json.loads(text)) == expected
     cookie = headers["Set-Cookie"]
     assert bool(cookie) == pins
-    assert headers["Cache-Control"] == ("private" if pins else None)
+    assert headers["Cache-Control"] == ("private, s-maxage=0" if pins else None)
     if pins:
         assert re.fullmatch(rf"wrote=1:[\w:-]+; expires=[^;]+; HttpOnly; Max-Age={PIN}; Path=/; SameSite=Lax", cookie)
 

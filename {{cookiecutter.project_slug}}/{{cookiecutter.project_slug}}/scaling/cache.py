@@ -4,6 +4,7 @@ import hashlib
 import random
 import time
 from collections.abc import Sequence
+from functools import partial
 
 from django.conf import settings
 from django.core.cache import cache
@@ -55,9 +56,12 @@ def cached(name, ttl, compute, *vary_on, flush=False):
     def refresh():
         value = compute()
         lifetime = ttl * random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311
-        entry = (time.time() + lifetime, value)
-        # robust: should the cache fail after the commit, whatever else waits for the commit still runs.
-        transaction.on_commit(lambda: cache.set(key, entry, lifetime + STALE_SECONDS), robust=True)
+        store = partial(cache.set, key, (time.time() + lifetime, value), lifetime + STALE_SECONDS)
+        if transaction.get_connection().in_atomic_block:
+            # robust: should the cache fail after the commit, whatever else waits for the commit still runs.
+            transaction.on_commit(store, robust=True)
+        else:  # where on_commit() would connect to the database first
+            store()
         return value
 
     if flush:

@@ -2,8 +2,8 @@
 
 /livez answers 200 as long as the process does. /readyz answers 200 while the site can be sent requests; otherwise 503,
 naming what is in the way: "draining" from SIGTERM on, "database" if the primary does not answer in time.
-{% if cookiecutter.use_replica %}
-With 200 it names what the site does without: replicas, or the primary while pages can be read from a replica.
+{% if cookiecutter.use_redis or cookiecutter.use_replica %}
+With 200 it names what the site does without for now: see lacking().
 {% endif %}
 """
 
