@@ -53,8 +53,8 @@ class TimestampedModel(models.Model):
 class OutboxMessage(models.Model):
     """A task that delay_on_commit() asked for: it exists if and only if its transaction is committed.
 
-    A worker sends it to the broker, at least once, in the order of the ids, and deletes the row. What cannot be sent though
-    the broker is there is kept with its error: clear that to have it sent again.
+    A worker sends it to the broker, at least once, in the order of the ids, and deletes the row. What cannot be sent
+    although the broker is there is kept with its error: clear that to have it sent again.
     """
 
     created = models.DateTimeField(auto_now_add=True)
