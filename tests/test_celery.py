@@ -657,43 +657,6 @@ def test_certificate_of_the_broker_is_verified(with_celery, tmp_path, certificat
     assert ("CERTIFICATE_VERIFY_FAILED" in said) is not good
 
 
-def rendered(path):
-    """Return the texts of a project, by path."""
-    return {str(file.relative_to(path)): file.read_text(encoding="utf-8") for file in path.rglob("*") if file.is_file()}
-
-
-def test_off_leaves_no_trace(cookies):
-    off = rendered(cookies.bake().project_path)
-    on = rendered(cookies.bake(extra_context={"use_celery": True}).project_path)
-    words = ("celery", "broker", "outbox", "redis-server")
-
-    assert off.keys() < on.keys()
-    assert [file for file, text in off.items() if any(word in f"{file}{text}".lower() for word in words)] == []
-    assert [path for path in cookies.bake().project_path.rglob("*") if path.is_dir() and not any(path.iterdir())] == []
-
-
-@pytest.mark.parametrize("slug", ["a", "a" * 40])
-def test_lint(cookies, default_project, slug):
-    path = cookies.bake(extra_context={"use_celery": True, "project_slug": slug}).project_path
-    ruff = default_project.path / ".venv" / "bin" / "ruff"
-
-    for command in ("check", "format --check"):
-        ran = subprocess.run([ruff, *command.split(), path], capture_output=True, text=True, check=False)
-        assert ran.returncode == 0, ran.stdout
-
-
-def test_project_passes_its_tests(with_celery):
-    with_celery.run("make", "test", "ARGS=")
-
-
-def test_check_deploy_is_silent(whole_stack):
-    environment = whole_stack.site.environment | {"DJANGO_SETTINGS_MODULE": "my_project.settings.deploy"}
-    values = json.loads(Path(environment["DJANGO_CONFIG"]).read_text()) | {"HTTPS": True}
-    environment |= whole_stack.project.configure(whole_stack.folder, **values)
-
-    assert "no issues" in whole_stack.project.manage("check", "--deploy", "--fail-level=WARNING", **environment).stdout
-
-
 @pytest.mark.parametrize("url", ["", "localhost", "sqs://", "redis://", "redis://host:99999/1"])
 def test_wrong_broker_is_named(with_celery, tmp_path, url):
     environment = with_celery.configure(tmp_path, CELERY_BROKER_URL=url)
