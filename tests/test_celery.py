@@ -617,10 +617,11 @@ except Exception as error:
 def certificates(tmp_path_factory):
     """A folder with the certificate of an authority, and with those that it gave to two names."""
     folder = tmp_path_factory.mktemp("certificates")
+    leaf = ("-addext", "basicConstraints=critical,CA:false")
     for name, *extra in (
         ("ca", "keyUsage=critical,keyCertSign"),
-        ("localhost", "subjectAltName=DNS:localhost", "-CA", "ca.pem", "-CAkey", "ca.key"),
-        ("elsewhere", "subjectAltName=DNS:elsewhere", "-CA", "ca.pem", "-CAkey", "ca.key"),
+        ("localhost", "subjectAltName=DNS:localhost", *leaf, "-CA", "ca.pem", "-CAkey", "ca.key"),
+        ("elsewhere", "subjectAltName=DNS:elsewhere", *leaf, "-CA", "ca.pem", "-CAkey", "ca.key"),
     ):
         command = (
             f"openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN={name} -keyout {name}.key -out {name}.pem"
