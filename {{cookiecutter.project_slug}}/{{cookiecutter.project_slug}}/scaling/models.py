@@ -53,16 +53,22 @@ class TimestampedModel(models.Model):
 class OutboxMessage(models.Model):
     """A task that delay_on_commit() asked for: it exists if and only if its transaction is committed.
 
-    A worker sends it to the broker, at least once, in the order of the ids, and deletes the row. What cannot be sent
-    although the broker is there is kept with its error: clear that to have it sent again.
+    A worker sends it to the broker, in the order of the ids, and the task deletes it when it begins: what a broker lost
+    is still there. What cannot be sent although the broker is there is kept with its error: clear that to have it sent.
     """
 
     created = models.DateTimeField(auto_now_add=True)
     task = models.TextField()
     arguments = models.TextField()
+    queue = models.TextField()
+    sent = models.DateTimeField(null=True)  # or when it may begin, if that is later
     error = models.TextField(blank=True)
 
     objects = FetchModeManager()
+
+    class Meta:
+        # Where workers look all the time, however many wait for their tasks to begin
+        indexes = [models.Index("id", name="outbox_unsent", condition=models.Q(sent=None, error=""))]
 
     def __str__(self):
         return self.task
