@@ -13,7 +13,6 @@ import socket
 import ssl
 import statistics
 import subprocess
-import sys
 import threading
 import time
 from collections import Counter
@@ -276,15 +275,15 @@ def whole_stack(with_celery, tmp_path_factory):
     stack.postgres.control("stop", "-m", "immediate")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def table():
-    yield
-    reporter = sys.stderr if os.environ.get("CI") else sys.__stdout__
-    print(file=reporter)
-    for what, statuses, worst, median in TABLE:
-        print(
-            f"{what:<60} {dict(statuses)!s:<14}   worst {worst:5.2f} s, median {median * 1000:4.0f} ms", file=reporter
-        )
+@pytest.fixture
+def note(record_property):
+    """Return a function that adds a row to the table of the broker's outages."""
+
+    def note(what, statuses, worst, median):
+        row = f"{what:<60} {dict(statuses)!s:<14}   worst {worst:5.2f} s, median {median * 1000:4.0f} ms"
+        record_property("Outages of the broker", row)
+
+    return note
 
 
 @pytest.fixture(scope="module")
@@ -400,17 +399,14 @@ def restarted(stack):
 
 
 OUTAGES = {outage.__name__: outage for outage in (refused, black_holed, *([] if RABBITMQ else [stopped, restarted]))}
-TABLE = []
 
 
 @pytest.mark.parametrize("state", OUTAGES)
-def test_broker_outage_costs_requests_nothing(stack, state):
+def test_broker_outage_costs_requests_nothing(stack, state, note):
     """Requests go on as before, and what they asked for is done within seconds of the broker's return."""
     worker = stack.start("worker", "--concurrency=2")
     phases = []
     for during in (contextlib.nullcontext(), OUTAGES[state](stack)):
-        # What Redis hands to a worker in the moment in which their connection breaks is lost: let there be nothing.
-        wait_until(lambda: stack.ran().total() >= stack.execute("SELECT count(*) FROM asked")[0][0], 30)
         with during:
             time.sleep(0.5)
             with Load(stack.site, "/enqueue/", "/none/") as load:
@@ -424,8 +420,8 @@ def test_broker_outage_costs_requests_nothing(stack, state):
 
     for phase, load in zip(("up", state), phases, strict=True):
         seconds = [answer[-1] for answer in load.answers if answer[0] == "/enqueue/"]
-        TABLE.append((phase, load.statuses("/enqueue/"), max(seconds), statistics.median(seconds)))
-    TABLE.append((f"{state}: all {len(asked)} tasks done, of them {again} twice", {}, recovery, 0))
+        note(phase, load.statuses("/enqueue/"), max(seconds), statistics.median(seconds))
+    note(f"{state}: all {len(asked)} tasks done, of them {again} twice", {}, recovery, 0)
     for load in phases:
         assert set(load.statuses("/enqueue/", "/none/")) == {200}
         assert load.worst("/enqueue/") < 1
@@ -433,7 +429,7 @@ def test_broker_outage_costs_requests_nothing(stack, state):
     assert stack.waiting() == 0
 
 
-def test_delay_to_a_broker_that_is_away_fails_in_time(stack):
+def test_delay_to_a_broker_that_is_away_fails_in_time(stack, note):
     took = {}
     for state, outage in OUTAGES.items():
         with outage(stack):
@@ -441,11 +437,12 @@ def test_delay_to_a_broker_that_is_away_fails_in_time(stack):
         assert status == 500
     wait_until(lambda: stack.site.get("/delay/")[0] == 200)
 
-    TABLE.extend((f"delay(), {state}", {500: 1}, seconds, seconds) for state, seconds in took.items())
+    for state, seconds in took.items():
+        note(f"delay(), {state}", {500: 1}, seconds, seconds)
     assert max(took.values()) < 2.5
 
 
-def test_no_task_is_lost(stack):
+def test_no_task_is_lost(stack, note):
     """1,000 tasks across an outage, with a worker that is killed and one that is told to stop: all are done."""
     enqueue = (
         "from django.db import transaction\nfor number in range({}, {}):\n"
@@ -466,7 +463,7 @@ def test_no_task_is_lost(stack):
     ran = stack.ran()
 
     again = sum(ran.values()) - len(tokens)
-    TABLE.append((f"1,000 tasks, {waited} of them in the outbox: {len(ran)} done, {again} twice", {}, 0, 0))
+    note(f"1,000 tasks, {waited} of them in the outbox: {len(ran)} done, {again} twice", {}, 0, 0)
     assert waited > 0
     assert again < 120
 
@@ -566,7 +563,7 @@ def test_sigterm_lets_tasks_end_and_gives_back_the_others(stack):
     took = worker.signal(signal.SIGTERM)
     ran = stack.ran()
     stack.start("worker", "--concurrency=1", "--hostname=b@%h")
-    wait_until(lambda: stack.ran() == {"short": 1, "eta": 1})
+    wait_until(lambda: stack.ran().keys() == {"short", "eta"}, 30)
 
     assert ran == {"short": 1}
     assert took < 8

@@ -45,7 +45,9 @@ def ask(client, capfd, settings, db):
 
 
 def test_line(ask):
-    response, (extra, line) = ask("/page/5/?password=secret")
+    response, lines = ask("/page/5/?password=secret")
+    (extra,) = [line for line in lines if line["logger"] == "shop"]
+    line = lines[-1]
 
     assert line["request_id"] == extra["request_id"] == response["X-Request-ID"]
     assert (line["method"], line["route"], line["status"]) == ("GET", "/page/<int:pk>/", 200)
