@@ -63,3 +63,15 @@ def connections_suffice(databases, **kwargs):
     hint = "Lower WORKERS, THREADS or HOSTS in the config, raise max_connections, or put PgBouncer in between."
     short = needed > accepted
     return [Warning(f"{message}; PostgreSQL accepts {accepted}.", hint=hint, id="scaling.W001")] if short else []
+{% if cookiecutter.media_storage == "s3" %}
+
+
+@register(Tags.security)
+def buckets_differ(**kwargs):
+    """Report private files in the bucket that everybody may read."""
+    buckets = [settings.STORAGES.get(name, {}).get("OPTIONS", {}).get("bucket_name") for name in ("default", "public")]
+    if buckets[0] is None or buckets[0] != buckets[1]:
+        return []
+    hint = "Give MEDIA_S3_PRIVATE_BUCKET a bucket of its own, which nobody else can read."
+    return [Error(f"Private files are in the public bucket, {buckets[0]}.", hint=hint, id="scaling.E003")]
+{% endif %}
