@@ -187,15 +187,21 @@ def rendered(path):
 def set_up(cookies_session):
     """Render a project from answers, run `make setup` in it, return it as a Project: for the same ones, the same."""
 
+    paths = []
+
     @cache
     def set_up(**answers):
         baked = cookies_session.bake(extra_context=answers)
         assert baked.exception is None, baked.exception
+        paths.append(baked.project_path)
         project = Project(baked.project_path)
         project.run("make", "setup")
         return project
 
-    return set_up
+    yield set_up
+    # A PostgreSQL that is still stopping would remove files while the folder is removed.
+    for path in paths:
+        wait_until_gone(path)
 
 
 @pytest.fixture(scope="session")

@@ -347,7 +347,7 @@ def test_mail_is_tried_again_when_the_server_refuses(whole_stack, worker):
     whole_stack.do(
         "from my_project.scaling.tasks import send_mail\nsend_mail.delay('Hello', 'Text', ['ada@example.com'])"
     )
-    (line,) = wait_until(lambda: [line for line in worker.lines() if "send_mail" in str(line.get("task"))])
+    line, *_ = wait_until(lambda: [line for line in worker.lines() if "send_mail" in str(line.get("task"))])
 
     assert (line["outcome"], line["level"], line["queue"]) == ("retry", "warning", "high")
 
