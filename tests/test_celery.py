@@ -185,6 +185,8 @@ class Stack:
 
     def start(self, *arguments, wait=True, **environment):
         """Start a worker or beat; return its Process."""
+        if arguments[0] == "worker" and "--hostname" not in str(arguments):
+            arguments = (*arguments, f"--hostname=worker{Process.number}@%h")
         process = Process(self, arguments, environment)
         self.processes.append(process)
         if wait:
@@ -210,6 +212,10 @@ class Stack:
         self.flush()
 
     def flush(self):
+        """Empty the broker."""
+        if RABBITMQ:
+            celery = self.project.python.with_name("celery")
+            self.project.run(celery, "--app", "my_project", "purge", "-f", **self.site.environment)
         with socket.create_connection(("127.0.0.1", self.redis.port)) as client:
             client.sendall(b"FLUSHALL\r\n")
             client.recv(100)
