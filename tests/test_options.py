@@ -127,6 +127,13 @@ def test_check_deploy_is_silent(chosen, tmp_path):
     assert checked.stdout.startswith("System check identified no issues")
 
 
+def test_config_before_local_py_is_linked(chosen, tmp_path):
+    project = chosen.copy(tmp_path)
+    (project.package / "settings" / "local.py").unlink()
+
+    assert "SECRET_KEY" in project.manage("config", "example").stdout
+
+
 def test_hooks_of_the_project_pass(chosen):
     chosen.run("git", "init", "--quiet")
     chosen.run("git", "add", ".")

@@ -8,6 +8,10 @@ import sys
 def main():
     """Run a command; those of `config` work even when the settings do not."""
     if sys.argv[1:2] == ["config"]:
+{% if cookiecutter.use_celery %}
+        # celery.py, which comes with the package, would ask for local.py, which a server does not have yet.
+        os.environ.setdefault("DJANGO_SETTINGS_MODULE", "{{ cookiecutter.project_slug }}.settings.base")
+{% endif %}
         from {{ cookiecutter.project_slug }} import config
 
         sys.exit(config.main(sys.argv[2:]))
