@@ -217,6 +217,15 @@ def database_url(default_project):
         yield url
 
 
+@pytest.fixture(scope="module")
+def folder():
+    """A folder that PostgreSQL can enter, which for root runs as another user; tmp_path is closed to it."""
+    path = Path(tempfile.mkdtemp(prefix="outages-"))
+    path.chmod(0o755)
+    yield path
+    shutil.rmtree(path)
+
+
 @pytest.fixture
 def project(default_project, tmp_path):
     """A copy of the project of the default answers that a test may change."""

@@ -146,12 +146,15 @@ class Redis:
 
     def answers(self):
         """Tell whether it answers at all, if only that it wants a password."""
-        try:
-            with socket.create_connection(("127.0.0.1", self.port), timeout=1) as client:
-                client.sendall(b"PING\r\n")
-                return bool(client.recv(1))
-        except OSError:
-            return False
+        with contextlib.suppress(OSError):
+            return bool(self.ask("PING"))
+        return False
+
+    def ask(self, line):
+        """Return what it answers to a command."""
+        with socket.create_connection(("127.0.0.1", self.port), timeout=1) as client:
+            client.sendall(f"{line}\r\n".encode())
+            return client.recv(65536).decode().strip()
 
     def stop(self, number=signal.SIGTERM):
         """End it with a signal, a stopped one too; what its options keep on the disk is there at the next start()."""

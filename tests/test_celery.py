@@ -28,15 +28,12 @@ RABBITMQ = os.environ.get("CELERY_TEST_BROKER")
 
 SETTINGS = """
 from outage_settings import *
-from my_project.scaling import timeouts
 
 CELERY_WORKER_SOFT_SHUTDOWN_TIMEOUT = 1
 CELERY_WORKER_MAX_MEMORY_PER_CHILD = 150_000
 if CELERY_BROKER_URL.startswith("redis"):
-    CELERY_BROKER_TRANSPORT_OPTIONS = {
-        "socket_connect_timeout": timeouts.BROKER, "socket_timeout": timeouts.BROKER, "visibility_timeout": 5,
-        "max_retries": 1, "interval_start": 0, "interval_step": 0, "interval_max": 0,
-        "unacked_restore_interval": 1, "unacked_restore_throttle": 1,
+    CELERY_BROKER_TRANSPORT_OPTIONS |= {
+        "visibility_timeout": 5, "unacked_restore_interval": 1, "unacked_restore_throttle": 1
     }
 CELERY_BEAT_SCHEDULE = {
     "tick": {"task": "my_project.accounts.tasks.record", "schedule": 2, "args": ["beat"], "options": {"queue": "low"}}
@@ -56,6 +53,13 @@ def record(self, token, seconds=0):
     time.sleep(seconds)
     with connection.cursor() as cursor:
         cursor.execute("INSERT INTO ran (token, id, pid) VALUES (%s, %s, %s)", [token, self.request.id, os.getpid()])
+
+
+@shared_task
+def show_statement_timeout():
+    with connection.cursor() as cursor:
+        cursor.execute("SHOW statement_timeout")
+        record(*cursor.fetchone())
 
 
 @shared_task
@@ -216,9 +220,7 @@ class Stack:
         if RABBITMQ:
             celery = self.project.python.with_name("celery")
             self.project.run(celery, "--app", "my_project", "purge", "-f", **self.site.environment)
-        with socket.create_connection(("127.0.0.1", self.redis.port)) as client:
-            client.sendall(b"FLUSHALL\r\n")
-            client.recv(100)
+        self.redis.ask("FLUSHALL")
 
     def truncate(self):
         self.execute("TRUNCATE ran, asked, scaling_outboxmessage, scaling_periodicrun")
@@ -364,6 +366,14 @@ def test_runaway_task_is_stopped(whole_stack, worker):
     (error,) = [line for line in worker.lines("error") if "run_away" in str(line)]
 
     assert "Hard time limit (2s) exceeded" in error["message"]
+
+
+def test_statements_end_with_their_task(whole_stack, worker):
+    """The server ends them when the task's time is over, not after the hour that other commands have."""
+    whole_stack.do("show_statement_timeout.delay()")
+    wait_until(whole_stack.ran)
+
+    assert whole_stack.ran() == {"5min": 1}
 
 
 def test_process_that_leaks_is_replaced(whole_stack, worker):

@@ -7,13 +7,10 @@ and PostgreSQL can refuse connections or keep them open in silence. A table of a
 import contextlib
 import json
 import os
-import shutil
 import signal
 import subprocess
-import tempfile
 import threading
 import time
-from pathlib import Path
 
 import psycopg
 import pytest
@@ -107,15 +104,6 @@ urlpatterns = [
 
 
 @pytest.fixture(scope="module")
-def folder():
-    # Not tmp_path, which another user, as PostgreSQL needs under root, cannot enter.
-    path = Path(tempfile.mkdtemp(prefix="outages-"))
-    path.chmod(0o755)
-    yield path
-    shutil.rmtree(path)
-
-
-@pytest.fixture(scope="module")
 def postgres(default_project, folder):
     server = Postgres(default_project.python, folder, max_connections=MAX_CONNECTIONS)
     server.control("start")
@@ -136,8 +124,7 @@ def relay(postgres):
 def site(default_project, folder, postgres, relay):
     url = postgres.url("site", relay.port)
     site = Site(default_project, folder, URLS, DATABASE_URL=url, WORKERS=WORKERS, THREADS=THREADS)
-    migrated = site.command("python", "manage.py", "migrate")
-    assert migrated.returncode == 0, migrated.stdout
+    default_project.manage("migrate", **site.environment)
     try:
         site.start("/rows/")
         yield site

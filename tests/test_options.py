@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, rendered
 from cookiecutter.main import cookiecutter
+from test_docs import documented, timeouts
 
 CHOICES = {
     name: [False, True] if isinstance(default, bool) else default
@@ -125,6 +126,10 @@ def test_check_deploy_is_silent(chosen, tmp_path):
         checked = chosen.manage("check", "--deploy", "--fail-level", "WARNING", **environment)
 
     assert checked.stdout.startswith("System check identified no issues")
+
+
+def test_timeouts_in_operations(chosen):
+    assert documented(chosen) == timeouts(chosen)
 
 
 def test_config_before_local_py_is_linked(chosen, tmp_path):

@@ -6,7 +6,6 @@ Real Redis and gunicorn, the deploy settings and the timeouts as shipped. A tabl
 import json
 import re
 import signal
-import socket
 import statistics
 import subprocess
 import time
@@ -134,8 +133,7 @@ def relay(redis):
 def site(project, database, redis, relay, tmp_path_factory):
     values = {"DATABASE_URL": database, "CACHE_REDIS_URL": redis.url(port=relay.port)}
     site = Site(project, tmp_path_factory.mktemp("site"), URLS, WORKERS=WORKERS, THREADS=THREADS, **values)
-    migrated = site.command("python", "manage.py", "migrate")
-    assert migrated.returncode == 0, migrated.stdout
+    project.manage("migrate", **site.environment)
     site.start("/page/")
     yield site
     site.stop()
@@ -174,13 +172,6 @@ def lines(site, text):
 
 def workers(site):
     return [process.pid for process in psutil.Process(site.process.pid).children()]
-
-
-def ask(redis, line):
-    """Return what Redis answers to a command."""
-    with socket.create_connection(("127.0.0.1", redis.port)) as client:
-        client.sendall(f"{line}\r\n".encode())
-        return client.recv(65536).decode().strip()
 
 
 @pytest.fixture(scope="module")
@@ -282,7 +273,7 @@ def test_restarted(outage, redis):
 
 def test_full(outage, redis):
     def limit(memory):
-        return lambda: ask(redis, f"CONFIG SET maxmemory {memory}")
+        return lambda: redis.ask(f"CONFIG SET maxmemory {memory}")
 
     status, ready, warnings = outage("full", limit("1"), limit("0"), lost={0})
 
@@ -292,7 +283,7 @@ def test_full(outage, redis):
 
 
 def test_flushed(outage, redis):
-    assert outage("flushed", lambda: ask(redis, "FLUSHALL"), lambda: None, lost={0})[:2] == (200, WELL)
+    assert outage("flushed", lambda: redis.ask("FLUSHALL"), lambda: None, lost={0})[:2] == (200, WELL)
 
 
 def test_what_ended_meanwhile_has_ended(site, relay):
@@ -317,15 +308,15 @@ def test_what_ended_meanwhile_has_ended(site, relay):
 
 
 def test_clear_leaves_the_queue(site, redis):
-    ask(redis, "RPUSH celery task")
+    redis.ask("RPUSH celery task")
     visitor = Visitor(site, "mary")
-    assert "my_project:production:" in ask(redis, "KEYS my_project:*")
+    assert "my_project:production:" in redis.ask("KEYS my_project:*")
 
     assert site.get("/clear/")[1] == "True"
 
-    assert ask(redis, "KEYS *") == "*1\r\n$6\r\ncelery"
+    assert redis.ask("KEYS *") == "*1\r\n$6\r\ncelery"
     assert visitor.get("/show/")[1] == "mary"
-    ask(redis, "DEL celery")
+    redis.ask("DEL celery")
 
 
 @pytest.fixture(scope="module")

@@ -9,20 +9,16 @@ import json
 import os
 import random
 import re
-import shutil
 import signal
-import tempfile
 import threading
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from types import SimpleNamespace
 from urllib.parse import urlencode
 
 import pytest
 from servers import Postgres, Relay, Site, wait_until
-from test_docs import figures
 
 PIN, LAG = 6, 3  # seconds, as in timeouts.py
 HUNG, MARGIN = 1, 1.5  # seconds: until a replica that hangs is left alone, and what a busy machine may add
@@ -222,15 +218,6 @@ def with_replica(set_up):
 
 
 @pytest.fixture(scope="module")
-def folder():
-    # Not tmp_path, which another user, as PostgreSQL needs under root, cannot enter.
-    path = Path(tempfile.mkdtemp(prefix="replicas-"))
-    path.chmod(0o755)
-    yield path
-    shutil.rmtree(path)
-
-
-@pytest.fixture(scope="module")
 def servers(with_replica, folder):
     """The primary and two replicas, the relays that lead to them, and those from the primary to the replicas."""
     found = SimpleNamespace()
@@ -257,8 +244,7 @@ def servers(with_replica, folder):
 def site(with_replica, folder, servers):
     urls = [servers.primary.url("site", relay.port) for relay in servers.relays]
     site = Site(with_replica, folder, URLS, DATABASE_URL=urls[0], REPLICA_DATABASE_URLS=urls[1:], WORKERS=2, THREADS=4)
-    migrated = site.command("python", "manage.py", "migrate")
-    assert migrated.returncode == 0, migrated.stdout
+    with_replica.manage("migrate", **site.environment)
     rows = "SELECT n, n || ' 0' FROM generate_series(1, 20) AS n"
     servers.primary.execute(f"INSERT INTO auth_group (id, name) {rows}", "site")
     servers.primary.execute("INSERT INTO auth_group_permissions (group_id, permission_id) VALUES (1, 1)", "site")
@@ -269,17 +255,6 @@ def site(with_replica, folder, servers):
         yield site
     finally:
         site.stop()
-
-
-def test_timeouts_in_operations(with_replica):
-    text = (with_replica.path / "docs" / "operations.md").read_text()
-    documented = {
-        name: float(seconds) for name, seconds in re.findall(r"^\| `(\w+)` \| ([\d.]+) \|", text, re.MULTILINE)
-    }
-
-    expected = figures(with_replica)
-    expected.pop("MAX_BODY_SIZE")
-    assert documented == expected
 
 
 def test_bad_url(with_replica, tmp_path):

@@ -109,13 +109,9 @@ def start(with_sentry, tmp_path_factory):
                 site.stop()
 
 
-def test_check_deploy_is_silent(start):
-    file = start.project.path.parent / "check.json"
-    file.touch(mode=0o600)
-    example = json.loads(start.project.manage("config", "example").stdout)
-    file.write_text(json.dumps(example | {"DATABASE_URL": start.url, "SENTRY_DSN": "https://key@sentry.example/1"}))
-    settings = f"{start.project.path.name}.settings.deploy"
-    environment = {"DJANGO_CONFIG": str(file), "DJANGO_SETTINGS_MODULE": settings}
+def test_check_deploy_is_silent(start, tmp_path):
+    values = {"DATABASE_URL": start.url, "SENTRY_DSN": "https://key@sentry.example/1"}
+    environment = start.project.configure(tmp_path, **values)
 
     ran = start.project.manage("check", "--deploy", "--fail-level", "WARNING", **environment)
 
