@@ -1,0 +1,496 @@
+"""With everything on, the options hold together while the replicas lag: nobody reads what is older than he has seen.
+
+One project with every option, a primary, two replicas that apply what they receive half a second and a quarter of one
+late, Redis, and gunicorn on the deploy settings. `slow` and `slower` below are these replicas.
+"""
+
+import json
+import re
+import threading
+import time
+from contextlib import contextmanager, suppress
+from types import SimpleNamespace
+
+import psycopg
+import pytest
+from servers import Postgres, Redis, Relay, Site, wait_until
+
+LAG = 3  # seconds: REPLICA_LAG
+RECOVERY = 5
+ANSWERS = {
+    **{"use_redis": True, "use_celery": True, "use_cdn": True, "use_replica": True},
+    **{"media_storage": "s3", "use_sentry": True},
+}
+
+SETTINGS = """
+from outage_settings import *
+from outage_settings import config, database
+
+DATABASES |= {"legacy": database(config.DATABASE_URL) | {"NAME": "legacy"}}
+MIDDLEWARE = ["outage_urls.wrapping", *MIDDLEWARE]
+"""
+
+URLS = """
+from contextvars import ContextVar
+
+from django.conf import settings
+from django.contrib.auth import get_user_model, login, logout
+from django.contrib.auth.models import Group
+from django.db import connection
+from django.db.models import Func, IntegerField
+from django.http import HttpResponse, JsonResponse
+from django.template import engines
+from django.template.response import TemplateResponse
+from django.urls import path
+
+from my_project.scaling.cache import cached
+from my_project.scaling.cdn import public
+from my_project.scaling.replicas import reading_from_primary
+from my_project.urls import handler500
+
+PORT = Func(function="inet_server_port", output_field=IntegerField())
+calls = ContextVar("calls", default=0)
+
+
+def count(execute, sql, params, many, context):
+    calls.set(calls.get() + 1)
+    return execute(sql, params, many, context)
+
+
+def wrapping(get_response):
+    '''What Django's documentation shows under "Database instrumentation".'''
+
+    def middleware(request):
+        calls.set(0)
+        with connection.execute_wrapper(count):
+            return get_response(request)
+
+    return middleware
+
+
+def template(text):
+    return engines["django"].from_string("{% load scaling %}" + text)
+
+
+def store(request, pk, value):
+    Group.objects.filter(pk=pk).update(name=f"{pk} {value}")
+    return HttpResponse("stored")
+
+
+def value(pk):
+    return Group.objects.get(pk=pk).name.split()[1]
+
+
+def seen(request, pk):
+    return JsonResponse({"value": int(value(pk)), "port": Group.objects.annotate(port=PORT).get(pk=pk).port})
+
+
+def seen_after_the_primary_answered(request, pk):
+    with reading_from_primary():
+        Group.objects.get(pk=pk)
+    return HttpResponse(value(pk))
+
+
+def computed(request, pk, key):
+    return HttpResponse(cached(key, settings.LONG_TTL, lambda: value(pk)))
+
+
+FRAGMENT = template("{% fragment LONG_TTL 'seams' key %}{% for group in groups %}{{ group }}{% endfor %}{% endfragment %}")
+
+
+def fragment(request, pk, key):
+    return HttpResponse(FRAGMENT.render({"groups": Group.objects.filter(pk=pk), "key": key}, request).split()[1])
+
+
+@public(settings.SHORT_TTL)
+def public_page(request, pk):
+    return HttpResponse(value(pk))
+
+
+@public(settings.SHORT_TTL)
+def public_template(request, pk):
+    '''Rendered, and its query executed, when the view has returned.'''
+    text = template("{% for group in groups %}{{ group.name }}{% endfor %}")
+    return TemplateResponse(request, text, {"groups": Group.objects.filter(pk=pk)})
+
+
+@public(settings.SHORT_TTL)
+async def public_async(request, pk):
+    return HttpResponse((await Group.objects.aget(pk=pk)).name)
+
+
+def enter(request):
+    login(request, get_user_model().objects.get_or_create(username=request.GET["name"])[0])
+    return HttpResponse("welcome")
+
+
+def leave(request):
+    logout(request)
+    return HttpResponse("bye")
+
+
+def who(request):
+    return HttpResponse(request.user.username)
+
+
+def legacy_save(request, pk):
+    group = Group.objects.using("legacy").get(pk=pk)
+    group.name = "saved"
+    group.save()
+    return HttpResponse("saved")
+
+
+def legacy_delete(request, pk):
+    Group.objects.using("legacy").get(pk=pk).delete()
+    return HttpResponse("deleted")
+
+
+def write(request):
+    Group.objects.filter(pk=1).update(name="1 0")
+    return JsonResponse({"calls": calls.get(), "port": Group.objects.annotate(port=PORT).get(pk=1).port})
+
+
+urlpatterns = [
+    path("store/<int:pk>/<int:value>", store),
+    path("seen/<int:pk>", seen),
+    path("seen_after/<int:pk>", seen_after_the_primary_answered),
+    path("cached/<int:pk>/<key>", computed),
+    path("fragment/<int:pk>/<key>", fragment),
+    path("public/<int:pk>", public_page),
+    path("public_template/<int:pk>", public_template),
+    path("public_async/<int:pk>", public_async),
+    path("enter", enter),
+    path("leave", leave),
+    path("who", who),
+    path("legacy/save/<int:pk>", legacy_save),
+    path("legacy/delete/<int:pk>", legacy_delete),
+    path("write", write),
+    path("none", lambda request: HttpResponse("nothing")),
+]
+store.csrf_exempt = who.csrf_exempt = True
+"""
+
+
+class Seams:
+    """The site with all its servers, and what its visitors do."""
+
+    def __init__(self, project, folder):
+        settings = {"max_connections": 60, "wal_retrieve_retry_interval": "200ms"}
+        self.started, self.sites = [], []
+        self.primary = self.begin(Postgres(project.python, folder, **settings))
+        self.primary.execute("CREATE DATABASE site")
+        self.streams, self.replicas = [], []
+        for delay in ("500ms", "250ms"):
+            self.streams.append(Relay(self.primary.port))
+            replica = self.primary.replica(folder, self.streams[-1].port)
+            self.started.append(replica)
+            self.replicas.append(replica)
+            replica.execute(f"ALTER SYSTEM SET recovery_min_apply_delay = '{delay}'")
+            replica.control("reload")
+        self.redis = Redis(folder).start()
+        self.relays = [Relay(server.port) for server in (self.primary, *self.replicas)]
+        urls = [self.primary.url("site", relay.port) for relay in self.relays]
+        self.site = Site(
+            project,
+            folder,
+            URLS,
+            DATABASE_URL=urls[0],
+            REPLICA_DATABASE_URLS=urls[1:],
+            CACHE_REDIS_URL=self.redis.url(0),
+            CELERY_BROKER_URL=self.redis.url(1),
+            WORKERS=2,
+            THREADS=4,
+        )
+        (folder / "seams_settings.py").write_text(SETTINGS)
+        self.site.environment["DJANGO_SETTINGS_MODULE"] = "seams_settings"
+        project.manage("migrate", **self.site.environment)
+        rows = "INSERT INTO auth_group (id, name) SELECT n, n || ' 0' FROM generate_series(1, 20) AS n"
+        self.primary.execute(rows, "site")
+        self.primary.execute("CREATE DATABASE legacy TEMPLATE site")
+        self.site.command("python", "manage.py", "collectstatic", "--no-input")
+        self.number = 0
+
+    def begin(self, server):
+        server.control("start")
+        self.started.append(server)
+        return server
+
+    def start(self):
+        self.site.start("/none")
+        wait_until(self.reads_from_replicas, 30)
+
+    def stop(self):
+        self.site.stop()
+        self.redis.stop()
+        for server in self.started:
+            server.control("stop", "-m", "immediate")
+
+    def get(self, path, method="GET", **headers):
+        """Return the text of a page; it must be one."""
+        status, text, *_ = self.site.get(path, method, **headers)
+        assert status == 200, f"{path} answered {status}: {text}"
+        return text
+
+    def reads_from_replicas(self):
+        """Tell whether all visitors, in all workers, are served by replicas, and each of these serves somebody."""
+        answers = [self.site.get("/seen/1", **visitor(n)) for n in range(40)]
+        found = {json.loads(text)["port"] if status == 200 else None for status, text, *_ in answers}
+        return found == {replica.port for replica in self.replicas}
+
+    def store(self, pk):
+        """Have somebody write a row; return the value, which no other test has written."""
+        self.number += 1
+        self.get(f"/store/{pk}/{self.number}", "POST")
+        return self.number
+
+    def catch_up(self):
+        """Wait until the replicas have applied what has been written."""
+        position = self.primary.execute("SELECT pg_current_wal_insert_lsn()")[0][0]
+        applied = f"SELECT pg_last_wal_replay_lsn() >= '{position}'"
+        wait_until(lambda: all(replica.execute(applied)[0][0] for replica in self.replicas))
+
+    @contextmanager
+    def paused_replay(self):
+        for replica in self.replicas:
+            replica.execute("SELECT pg_wal_replay_pause()")
+        try:
+            yield
+        finally:
+            for replica in self.replicas:
+                replica.execute("SELECT pg_wal_replay_resume()")
+            wait_until(self.reads_from_replicas, 30)
+
+    def kill_watchers(self):
+        """Close the connections on which the site asks the primary how far it is."""
+        watchers = "query LIKE '%pg_last_wal_replay_lsn%' AND pid <> pg_backend_pid()"
+        self.primary.execute(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {watchers}")
+
+    def degraded(self):
+        return json.loads(self.site.get("/readyz")[1])["degraded"]
+
+
+def visitor(number):
+    """Return the headers of one of several visitors without cookies."""
+    return {"User-Agent": f"browser {number}"}
+
+
+def cookies(headers):
+    """Return what a browser keeps of a response, as its headers."""
+    found = dict(cookie.partition(";")[0].split("=", 1) for cookie in headers.get_all("Set-Cookie"))
+    return {"Cookie": "; ".join(f"{name}={value}" for name, value in found.items())}
+
+
+@pytest.fixture(scope="module")
+def seams(set_up, folder):
+    seams = Seams(set_up(**ANSWERS), folder)
+    try:
+        seams.start()
+        yield seams
+    finally:
+        seams.stop()
+
+
+def test_session_that_ended_stays_ended(seams):
+    """One tab logs out while another one's request is on its way: that must not bring the session back, for anybody."""
+    session = cookies(seams.site.get("/enter?name=ada")[2])
+    tab = {"Cookie": re.search(r"sessionid=\w+", session["Cookie"])[0]}
+    seams.catch_up()
+    assert seams.get("/who", **tab) == "ada"
+
+    assert seams.get("/leave", **session) == "bye"
+    at_once = seams.get("/who", **tab)
+    seams.catch_up()
+    assert [at_once, seams.get("/who", **tab), seams.get("/who", "POST", **tab)] == ["", "", ""]
+
+
+@pytest.mark.parametrize("page", ["cached", "fragment"])
+def test_what_is_cached_is_computed_from_what_is_current(seams, page):
+    """Somebody else asks right after a write for what is then kept for an hour."""
+    value = seams.store(2)
+    path = f"/{page}/2/{value}"
+    at_once = seams.get(path)
+    seams.catch_up()
+
+    assert [at_once, seams.get(path)] == [str(value)] * 2
+
+
+@pytest.mark.parametrize("page", ["public", "public_template", "public_async"])
+def test_public_page_is_made_of_what_is_current(seams, page):
+    """A CDN fetches a page anew right after a write, and keeps it."""
+    value = seams.store(3)
+    status, text, headers, _ = seams.site.get(f"/{page}/3")
+
+    assert (status, text.split()[-1]) == (200, str(value))
+    assert "s-maxage=600" in headers["Cache-Control"]
+
+
+def test_rows_of_another_database_stay_there(seams):
+    rows = "SELECT id, name FROM auth_group WHERE id IN (4, 5) ORDER BY id"
+    before = seams.primary.execute(rows, "site")
+    seams.get("/legacy/save/4")
+    seams.get("/legacy/delete/5")
+
+    assert seams.primary.execute(rows, "legacy") == [(4, "saved")]
+    assert seams.primary.execute(rows, "site") == before
+
+
+def test_wrappers_of_a_middleware_and_ours_leave_each_other_alone(seams):
+    """Each thread of each worker is asked more than once."""
+    answers = [seams.site.get("/write") for _ in range(40)]
+
+    assert {json.loads(text)["calls"] for _, text, *_ in answers} == {1}
+    assert {json.loads(text)["port"] for _, text, *_ in answers} == {seams.primary.port}
+    assert [bool(re.match("wrote=", headers["Set-Cookie"] or "")) for _, _, headers, _ in answers] == [True] * 40
+
+
+def test_reloading_never_goes_back(seams):
+    """Several visitors reload while somebody else writes; the replicas differ by a quarter of a second."""
+    stopped = threading.Event()
+    found = SimpleNamespace(seen={n: [] for n in range(6)})
+
+    def write():
+        while not stopped.wait(0.02):
+            seams.store(6)
+
+    def reload(n):
+        while not stopped.is_set():
+            found.seen[n].append(json.loads(seams.get("/seen/6", **visitor(n))))
+
+    threads = [threading.Thread(target=write), *(threading.Thread(target=reload, args=[n]) for n in found.seen)]
+    for thread in threads:
+        thread.start()
+    with suppress(AssertionError):
+        wait_until(lambda: min(map(len, found.seen.values())) > 40, 60)
+    stopped.set()
+    for thread in threads:
+        thread.join()
+
+    values = {n: [page["value"] for page in pages] for n, pages in found.seen.items()}
+    assert min(map(len, values.values())) > 40
+    assert values == {n: sorted(pages) for n, pages in values.items()}
+    assert {page["port"] for pages in found.seen.values() for page in pages} == {r.port for r in seams.replicas}
+
+
+@contextmanager
+def no_slots(seams):
+    """Take all connections of the primary but those that are in use; the watchers lose theirs."""
+    taken = []
+    try:
+        seams.kill_watchers()
+        with suppress(psycopg.OperationalError):
+            while True:
+                taken.append(psycopg.connect(seams.primary.url("postgres")))
+        yield
+    finally:
+        for connection in taken:
+            connection.close()
+
+
+def in_time(ask, value):
+    """Ask until LAG and a margin have passed; return the values that were read afterwards."""
+    end = time.monotonic() + LAG + 2
+    while time.monotonic() < end:
+        ask()
+        time.sleep(0.1)
+    return {ask() for _ in range(20)} - {None, str(value)}
+
+
+def test_watcher_without_a_connection(seams):
+    """Who cannot ask the primary does not know that nothing newer exists."""
+
+    def ask():
+        status, text, *_ = seams.site.get("/seen/7", **visitor(time.monotonic_ns()))
+        return str(json.loads(text)["value"]) if status == 200 else None  # a thread that had no connection yet
+
+    wait_until(lambda: [seams.store(7) for _ in range(40)])  # threads have their connections
+    with seams.paused_replay(), no_slots(seams):
+        seams.number += 1
+        path = f"/store/7/{seams.number}"
+        wait_until(lambda: seams.site.get(path, "POST")[0] == 200)
+        old = in_time(ask, seams.number)
+        degraded = seams.degraded()
+
+    assert old == set()
+    assert "replica_1" in degraded and "replica_2" in degraded, degraded
+    wait_until(lambda: seams.degraded() == [])
+
+
+def test_statements_show_that_the_primary_lives(seams):
+    """New connections are refused, those in use work, and replicas that are cut off know nothing of it."""
+    def ask():
+        status, text, *_ = seams.site.get("/seen_after/8", **visitor(time.monotonic_ns()))
+        return text if status == 200 else None
+
+    wait_until(lambda: [seams.store(8) for _ in range(40)])
+    seams.catch_up()
+    for stream in seams.streams:
+        stream.refuse()
+    with suppress(OSError):
+        seams.relays[0].listener.shutdown(2)
+    seams.relays[0].listener.close()
+    seams.kill_watchers()
+    try:
+        seams.number += 1
+        path = f"/store/8/{seams.number}"
+        wait_until(lambda: seams.site.get(path, "POST")[0] == 200)
+        old = in_time(ask, seams.number)
+    finally:
+        for relay in (*seams.streams, seams.relays[0]):
+            relay.open()
+    wait_until(seams.reads_from_replicas, 30)
+
+    assert old == set()
+
+
+NOTHING = """
+    CREATE SCHEMA shadow;
+    CREATE FUNCTION shadow.pg_last_wal_replay_lsn() RETURNS pg_lsn LANGUAGE sql AS 'SELECT NULL::pg_lsn';
+    ALTER DATABASE site SET search_path = shadow, pg_catalog, public;
+"""
+
+
+def test_watcher_survives_an_answer_that_it_does_not_expect(seams):
+    """A replica that says nothing of its position is left alone, and read from again when it does."""
+    seams.primary.execute(NOTHING, "site")
+    seams.catch_up()
+    for replica in seams.replicas:
+        replica.kill_backends()
+    try:
+        wait_until(lambda: seams.degraded() == ["replica_1", "replica_2"])
+        value = seams.store(9)
+        assert json.loads(seams.get("/seen/9"))["value"] == value
+    finally:
+        seams.primary.execute("ALTER DATABASE site RESET search_path; DROP SCHEMA shadow CASCADE", "site")
+        seams.catch_up()
+        for replica in seams.replicas:
+            replica.kill_backends()
+
+    wait_until(seams.reads_from_replicas, RECOVERY + 5)
+
+
+def test_primary_gone(seams):
+    """With Redis, pages are served that have fragments or a session; what replicas gave nobody keeps."""
+    session = cookies(seams.site.get("/enter?name=bob")[2])
+    tab = {"Cookie": re.search(r"sessionid=\w+", session["Cookie"])[0]}
+    value = seams.store(10)
+    seams.catch_up()
+    seams.get("/who", **tab)  # Redis has it
+    seams.relays[0].refuse()
+    try:
+        wait_until(lambda: seams.degraded() == ["database"])
+        wait_until(lambda: seams.site.get("/cached/10/gone")[0] == 200)
+        pages = [seams.get(f"/{page}/10/gone") for page in ("cached", "fragment") for _ in range(4)]
+        public = [seams.site.get(f"/{page}/10") for page in ("public", "public_template") for _ in range(4)]
+        user = seams.get("/who", **tab)
+        seams.primary.execute("UPDATE auth_group SET name = '10 0' WHERE id = 10", "site")
+        seams.catch_up()
+    finally:
+        seams.relays[0].open()
+    wait_until(lambda: seams.degraded() == [])
+    wait_until(lambda: seams.get("/cached/10/gone") == "0", RECOVERY)
+
+    assert set(pages) == {str(value)}
+    assert {(status, text.split()[-1], headers["Cache-Control"]) for status, text, headers, _ in public} == {
+        (200, str(value), "private")
+    }
+    assert user == "bob"
