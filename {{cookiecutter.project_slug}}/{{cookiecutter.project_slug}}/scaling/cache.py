@@ -11,6 +11,9 @@ from django.core.cache import cache
 from django.core.cache.backends import db
 from django.db import models, transaction
 
+{% if cookiecutter.use_replica %}
+from .replicas import value_to_keep
+{% endif %}
 from .requests import current
 
 # Keys that were set together expire apart, each up to this share of its TTL earlier or later.
@@ -52,6 +55,9 @@ def cached(name, ttl, compute, *vary_on, flush=False):
     the commit: it may rest on rows that are rolled back. Raises what compute() raises.
     """
     key = make_key(name, *vary_on)
+{% if cookiecutter.use_replica %}
+    compute, ttl = value_to_keep(compute, ttl)
+{% endif %}
 
     def refresh():
         value = compute()

@@ -1,5 +1,8 @@
 """System checks: the timeouts nest, and PostgreSQL has a connection for every thread."""
 
+{% if cookiecutter.use_celery %}
+import os
+{% endif %}
 from itertools import pairwise
 
 from django.conf import settings
@@ -7,6 +10,9 @@ from django.core.checks import Error, Tags, Warning, register
 from django.db import OperationalError, connections
 
 from . import timeouts
+{% if cookiecutter.use_replica %}
+from .replicas import watch
+{% endif %}
 
 RESERVE = 5  # connections for migrations, the shell, backups, monitoring and probes
 
@@ -48,21 +54,46 @@ def timeouts_nest(**kwargs):
 
 @register(Tags.database)
 def connections_suffice(databases, **kwargs):
-    """Warn if all threads together need more connections than PostgreSQL accepts; behind a pooler they hold none."""
+    """Warn if all processes together need more connections than a server accepts; behind a pooler they hold none."""
     if "default" not in databases or getattr(settings, "DATABASE_POOLER", None) != "none":  # unset where not deployed
         return []
-    try:
-        with connections["default"].cursor() as cursor:
-            cursor.execute(ACCEPTED)
-            (accepted,) = cursor.fetchone()
-    except OperationalError:  # a server that is down is not this check's to report
-        return []
+    warnings = []
+    for alias in ["default"{% if cookiecutter.use_replica %}, *watch.replicas(){% endif %}]:
+        held = connections_held(alias)
+        needed, accepted = sum(held.values()) + RESERVE, connections_accepted(alias)
+        if needed > accepted:
+            message = f"{', '.join(held)} and {RESERVE} more need {needed} connections; {alias} accepts {accepted}."
+            hint = "Lower WORKERS, THREADS or HOSTS in the config, raise max_connections, or put PgBouncer in between."
+            warnings.append(Warning(message, hint=hint, id="scaling.W001"))
+    return warnings
+
+
+def connections_held(alias):
+    """Return how many connections to a server are held, by those who hold them."""
     workers, threads, hosts = settings.WORKERS, settings.THREADS, settings.HOSTS
-    needed = workers * threads * hosts + RESERVE
-    message = f"{workers} workers x {threads} threads x {hosts} hosts and {RESERVE} more need {needed} connections"
-    hint = "Lower WORKERS, THREADS or HOSTS in the config, raise max_connections, or put PgBouncer in between."
-    short = needed > accepted
-    return [Warning(f"{message}; PostgreSQL accepts {accepted}.", hint=hint, id="scaling.W001")] if short else []
+    held = {f"{workers} workers x {threads} threads x {hosts} hosts": workers * threads * hosts}
+{% if cookiecutter.use_replica %}
+    if watch.replicas():
+        held[f"{workers * hosts} threads that watch the replicas"] = workers * hosts
+{% endif %}
+{% if cookiecutter.use_celery %}
+    if alias == "default":  # a worker for each queue, with one connection for the outbox, and beat
+        processes = getattr(settings, "CELERY_WORKER_CONCURRENCY", None) or os.cpu_count() or 1
+        background = hosts * (len(settings.CELERY_TASK_QUEUES) * (processes + 1) + 1)
+        held[f"{background} of Celery"] = background
+{% endif %}
+    return held
+
+
+def connections_accepted(alias):
+    """Return how many connections a server accepts; one that is down is not this check's to report."""
+    try:
+        connections[alias].ensure_connection()
+        with connections[alias].cursor() as cursor:
+            cursor.execute(ACCEPTED)
+            return cursor.fetchone()[0]
+    except OperationalError:
+        return float("inf")
 {% if cookiecutter.media_storage == "s3" %}
 
 

@@ -66,7 +66,7 @@ def problems():
     if draining[0]:
         return ["draining"]
 {% if cookiecutter.use_replica %}
-    if watch.fresh():  # pages are served, the primary missing or not
+    if watch.fresh() or watch.primary_is_used():  # pages are served, even if the primary takes no connection of ours
         return []
 {% endif %}
     return [] if database_answers() else ["database"]
@@ -81,7 +81,7 @@ def lacking():
         missing.append("cache")
 {% endif %}
 {% if cookiecutter.use_replica %}
-    if watch.fresh() and not database_answers():
+    if not database_answers():
         missing.append("database")
     if watch.started.locked():
         missing += [alias for alias in watch.replicas() if not watch.is_fresh(alias)]

@@ -22,6 +22,10 @@ INSTALLED_APPS = [
 ]
 
 MIDDLEWARE = [
+{% if cookiecutter.use_replica %}
+    # Before all others: to see what the session writes, and that no cache keeps a response to one who wrote
+    "{{ cookiecutter.project_slug }}.scaling.replicas.replicas",
+{% endif %}
     "{{ cookiecutter.project_slug }}.scaling.health.health",
     "{{ cookiecutter.project_slug }}.scaling.requests.request_log",
     "{{ cookiecutter.project_slug }}.scaling.deadline.deadline_middleware",
@@ -95,6 +99,14 @@ DATA_UPLOAD_MAX_MEMORY_SIZE = 1024 * 1024
 # https://docs.djangoproject.com/en/6.1/topics/db/fetch-modes/
 
 FETCH_MODE = "FETCH_PEERS"
+{% if cookiecutter.use_replica %}
+
+
+# Replicas: pages read from them where the config names some, and from the primary what has to be fresh
+# https://docs.djangoproject.com/en/6.1/topics/db/multi-db/#automatic-database-routing
+
+DATABASE_ROUTERS = ["{{ cookiecutter.project_slug }}.scaling.replicas.router.Router"]
+{% endif %}
 
 
 # Cache: a table that `migrate` creates

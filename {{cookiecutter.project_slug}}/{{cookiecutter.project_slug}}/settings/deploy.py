@@ -61,7 +61,7 @@ HOSTS = config.HOSTS
 {% if cookiecutter.use_replica %}
 
 
-# Replicas: pages read from them, and from the primary what has to be fresh
+# Replicas
 # https://docs.djangoproject.com/en/6.1/topics/db/multi-db/
 
 DATABASES |= {
@@ -69,11 +69,6 @@ DATABASES |= {
     | {"ENGINE": "{{ cookiecutter.project_slug }}.scaling.replicas", "TEST": {"MIRROR": "default"}}
     for number, url in enumerate(config.REPLICA_DATABASE_URLS, 1)
 }
-
-DATABASE_ROUTERS = ["{{ cookiecutter.project_slug }}.scaling.replicas.Router"]
-
-# Before all others: to see what the session writes, and that no cache keeps a response to one who wrote
-MIDDLEWARE = ["{{ cookiecutter.project_slug }}.scaling.replicas.replicas", *MIDDLEWARE]
 {% endif %}
 
 

@@ -10,6 +10,9 @@ from django.db.backends.postgresql import base
 from psycopg.pq import TransactionStatus
 
 from .. import timeouts
+{% if cookiecutter.use_replica %}
+from ..replicas import notice
+{% endif %}
 from ..requests import measured
 
 
@@ -19,6 +22,9 @@ class DatabaseWrapper(base.DatabaseWrapper):
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         self.execute_wrappers.append(measured)
+{% if cookiecutter.use_replica %}
+        self.execute_wrappers.append(notice)
+{% endif %}
 
     def get_new_connection(self, conn_params):
         """Connect. For a server that hangs one thread at a time waits, DATABASE_CONNECT long; others fail at once."""
