@@ -5,6 +5,7 @@ late, Redis, and gunicorn on the deploy settings. `slow` and `slower` below are 
 """
 
 import json
+import os
 import re
 import socket
 import threading
@@ -171,7 +172,7 @@ class Seams:
     """The site with all its servers, and what its visitors do."""
 
     def __init__(self, project, folder):
-        settings = {"max_connections": 60, "log_statement": "all", "wal_retrieve_retry_interval": "200ms"}
+        settings = {"max_connections": 100, "log_statement": "all", "wal_retrieve_retry_interval": "200ms"}
         self.started, self.sites = [], []
         self.primary = self.begin(Postgres(project.python, folder, **settings))
         self.primary.execute("CREATE DATABASE site")
@@ -182,7 +183,9 @@ class Seams:
             self.started.append(replica)
             self.replicas.append(replica)
             replica.execute(f"ALTER SYSTEM SET recovery_min_apply_delay = '{delay}'")
-            replica.control("reload")
+        replica.execute("ALTER SYSTEM SET superuser_reserved_connections = 90")
+        for replica in self.replicas:
+            replica.control("restart")
         self.redis = Redis(folder).start()
         self.relays = [Relay(server.port) for server in (self.primary, *self.replicas)]
         urls = [self.primary.url("site", relay.port) for relay in self.relays]
@@ -523,3 +526,15 @@ def test_primary_gone(seams):
         (200, str(value), "private")
     }
     assert user == "bob"
+
+
+def test_connections_of_each_server_are_counted(seams, tmp_path):
+    """The second replica accepts fewer; Celery has a worker for each queue, with a process for each core."""
+    hosts = {**seams.site.environment, **seams.site.project.configure(tmp_path, **seams.site.values, HOSTS=20)}
+    check = ("check", "--database", "default")
+    one, twenty = (seams.site.project.manage(*check, **config).stdout for config in (seams.site.environment, hosts))
+
+    replica = "2 workers x 4 threads x 1 hosts, 2 threads that watch the replicas and 5 more need 15 connections"
+    assert f"{replica}; replica_2 accepts 10." in one
+    assert "replica_1 accepts" not in one
+    assert f"40 threads that watch the replicas, {20 * (3 * (os.cpu_count() + 1) + 1)} of Celery and 5 more" in twenty

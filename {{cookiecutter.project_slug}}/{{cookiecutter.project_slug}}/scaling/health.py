@@ -66,7 +66,7 @@ def problems():
     if draining[0]:
         return ["draining"]
 {% if cookiecutter.use_replica %}
-    if watch.fresh() or watch.primary_is_used():  # pages are served, even if the primary takes no connection of ours
+    if watch.fresh() or watch.primary_is_full():  # pages are served, the primary missing or not
         return []
 {% endif %}
     return [] if database_answers() else ["database"]
