@@ -168,7 +168,8 @@ class Relay:
     """A TCP port in front of a server that can refuse connections, be silent, or be slow.
 
     The target is the server's port, or the path of its Unix socket. While `flowing` is not set nothing passes, and
-    connections are accepted all the same; each piece of data is held back for `delay` seconds.
+    connections are accepted all the same; each piece of data is held back for `delay` seconds, each new connection
+    for `connect_delay`.
     """
 
     def __init__(self, target):
@@ -176,7 +177,7 @@ class Relay:
             (socket.AF_INET, ("127.0.0.1", target)) if isinstance(target, int) else (socket.AF_UNIX, target)
         )
         self.port = free_port()
-        self.delay = 0
+        self.delay = self.connect_delay = 0
         self.flowing = threading.Event()
         self.flowing.set()
         self.sockets = []
@@ -196,6 +197,7 @@ class Relay:
 
     def connect(self, client, server):
         self.flowing.wait()
+        time.sleep(self.connect_delay)
         try:
             server.connect(self.target)
         except OSError:
@@ -243,12 +245,12 @@ class Site:
         """Run a program of the project's environment as the site would; return the CompletedProcess."""
         return self.project.run(self.project.python.with_name(program), *arguments, check=False, **self.environment)
 
-    def start(self, path):
-        """Start, and wait until a path is answered with 200."""
+    def start(self, path, *options):
+        """Start, with more options of gunicorn, and wait until a path is answered with 200."""
         self.process = subprocess.Popen(
             [
                 *(self.project.python.with_name("gunicorn"), "--config", "deploy/gunicorn.conf.py"),
-                *("--bind", f"127.0.0.1:{self.port}"),
+                *("--bind", f"127.0.0.1:{self.port}", *options),
             ],
             cwd=self.project.path,
             env=clean_environment(**self.environment),

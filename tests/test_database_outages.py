@@ -38,7 +38,7 @@ URLS = """
 import time
 
 from django.contrib.auth import get_user_model
-from django.db import connection, transaction
+from django.db import connection, connections, transaction
 from django.http import HttpResponse
 from django.urls import path
 
@@ -83,6 +83,15 @@ def locked(request):
     return HttpResponse("locked")
 
 
+def anew(request):
+    connection = connections.create_connection("default")  # as the first page of a thread does
+    try:
+        connection.ensure_connection()
+    finally:
+        connection.close()
+    return HttpResponse("connected")
+
+
 def busy(request):
     time.sleep(11.5)
     return HttpResponse("busy")
@@ -95,6 +104,9 @@ urlpatterns = [
     path("show/", show),
     path("leak/", leak),
     path("sleep/", lambda request: HttpResponse(execute("SELECT pg_sleep(30)"))),
+    path("nap/", lambda request: HttpResponse(execute("SELECT pg_sleep(0.1)"))),
+    path("four/", lambda request: HttpResponse(execute("SELECT pg_sleep(4)"))),
+    path("anew/", anew),
     path("wrong/", lambda request: HttpResponse(execute("SELECT * FROM no_such_table"))),
     path("abandoned/", abandoned),
     path("locked/", locked),
@@ -136,12 +148,12 @@ def site(default_project, folder, postgres, relay):
 def outage(site, record_property):
     """Return a function that runs a state under load, sees the site return, and returns the load."""
 
-    def run(state, begin, end, seconds):
-        with Load(site, *VISITORS) as before:
-            time.sleep(0.3)
-        assert set(before.statuses("/rows/", "/write/", "/none/")) == {200}
+    def run(state, begin, end, seconds, *more):
+        with Load(site, *["/nap/"] * 2 * WORKERS * THREADS, "/none/") as before:  # every thread connects
+            time.sleep(0.5)
+        assert set(before.statuses("/nap/", "/none/")) == {200}
 
-        with Load(site, *VISITORS) as load:
+        with Load(site, *VISITORS, *more) as load:
             time.sleep(0.2)
             load.answers.clear()
             begin()
@@ -201,6 +213,28 @@ def test_stopped(outage, postgres):
     load = outage("stopped (SIGSTOP)", stop, resume, 6)
     assert load.statuses("/rows/")[503]
     assert load.worst("/rows/", "/write/", "/none/") < HUNG + MARGIN
+
+
+def test_slow_connects(outage, relay):
+    """What has a connection goes on with it; what needs a new one fails, at once after the first."""
+    load = outage(
+        "slow to connect to",
+        lambda: setattr(relay, "connect_delay", 3),
+        lambda: setattr(relay, "connect_delay", 0),
+        10,
+        "/four/",
+        "/anew/",
+    )
+    assert set(load.statuses("/rows/", "/write/", "/four/", "/none/")) == {200}
+    assert set(load.statuses("/anew/")) >= {503}
+
+
+def test_slow_server(outage, relay):
+    """Connecting takes longer than it may; open connections are slow and work."""
+    load = outage(
+        "slow (0.6 s a packet)", lambda: setattr(relay, "delay", 0.6), lambda: setattr(relay, "delay", 0), 8, "/anew/"
+    )
+    assert set(load.statuses("/rows/", "/write/", "/none/")) == {200}
 
 
 def test_return_is_noticed_without_visitors(site, relay):

@@ -1,7 +1,8 @@
 """A deadline for requests that wait for the database, and a 503 for those that cannot have it.
 
 The timeouts of PostgreSQL never fire when the server hangs, and gunicorn's ends no thread. So one thread per process
-watches the requests, and shuts the sockets of those that wait in vain: they get an OperationalError at once.
+watches the requests, and shuts the sockets of those that wait in vain: they get an OperationalError at once. Another
+one finds out whether a server hangs, on a connection of its own.
 """
 
 import functools
@@ -11,46 +12,72 @@ import threading
 import time
 import traceback
 
-from asgiref.sync import iscoroutinefunction
+from django.core.exceptions import MiddlewareNotUsed
 from django.db import InternalError, OperationalError, connections
-from django.http import HttpResponse
-from django.utils.decorators import sync_and_async_middleware
+from django.http import FileResponse, HttpResponse
 from django.views.defaults import server_error
 from psycopg.errors import IdleInTransactionSessionTimeout
 
 from . import timeouts
+from .postgresql import serves_requests
 from .postgresql.base import DatabaseWrapper
 
 TICK = 0.25  # seconds between two looks at the requests
+END = object()
 
 logger = logging.getLogger(__name__)
 requests = set()
 lock = threading.Lock()  # while one ends or is ended: the connection may serve the next request right afterwards
+suspicion = threading.Event()  # a request waits for a database
 
 
 class Request:
-    """A request in progress, with the connections of its thread."""
+    """A request, with the connections of its thread; a block of it, or each piece of its stream, has the deadline."""
 
-    suspected = reported = False
+    streams = reported = False
 
     def __init__(self, path):
-        self.path, self.thread, self.start = path, threading.get_ident(), time.monotonic()
+        self.path, self.thread = path, threading.get_ident()
         self.databases = [database for database in connections.all() if isinstance(database, DatabaseWrapper)]
+
+    def __enter__(self):
+        self.start = time.monotonic()
+        with lock:
+            requests.add(self)
+
+    def __exit__(self, *error):
+        with lock:
+            requests.remove(self)
 
     def seconds(self):
         return time.monotonic() - self.start
 
-    def suspects(self):
-        """Return, the first time, the aliases that it waits for."""
-        aliases = [] if self.suspected else [database.alias for database in self.databases if database.is_waiting()]
-        self.suspected = True
-        return aliases
+    def pieces(self, content):
+        """Yield the pieces of a stream. It may take as long as it likes in all, and the client between two of them."""
+        while True:
+            with self:
+                piece = next(content, END)
+            if piece is END:
+                return
+            yield piece
+
+    async def async_pieces(self, content):
+        while True:
+            with self:
+                piece = await anext(content, END)
+            if piece is END:
+                return
+            yield piece
+
+    def is_waiting(self):
+        return any(database.is_waiting() for database in self.databases)
 
     def end(self):
         """End its wait for a server that hangs, or for any when it is late; return what to log the first time."""
         late = self.seconds() >= timeouts.REQUEST
         ended = [db.alias for db in self.databases if (late or db.alias in db.hung) and db.end_wait()]
-        if self.reported or not (late or ended):
+        stuck = late and not self.streams  # a stream may well wait for something to tell
+        if self.reported or not (ended or stuck):
             return None
         self.reported = True
         stack = "".join(traceback.format_stack(sys._current_frames()[self.thread]))
@@ -58,42 +85,64 @@ class Request:
         return f"{self.path} after {self.seconds():.0f} s: {what}\n{stack}"
 
 
-def watch():
+def end_waits():
+    time.sleep(TICK)
+    with lock:
+        slow = [request for request in requests if request.seconds() >= timeouts.DATABASE_SUSPECT]
+        reports = [request.end() for request in slow]
+    for report in filter(None, reports):
+        logger.error(report)
+    if any(request.is_waiting() for request in slow):
+        suspicion.set()
+
+
+def probe_databases():
+    """Probe what a request waits for and, until it answers again, what failed, so that no visitor has to find out."""
+    suspicious = suspicion.is_set()
+    suspicion.clear()
+    for database in connections.all():
+        if isinstance(database, DatabaseWrapper):
+            if suspicious or database.alias in database.retry or not database.is_usable():
+                database.probe()
+    suspicion.wait(timeouts.DATABASE_CONNECT)
+
+
+def for_ever(work):
+    """Do it again and again: a thread that ended of an error would take the deadline along, and nobody would know."""
     while True:
-        time.sleep(TICK)
-        with lock:
-            slow = [request for request in requests if request.seconds() >= timeouts.DATABASE_SUSPECT]
-        # A server that hangs is probed from here until it answers, so that no visitor has to find out.
-        for alias in {*DatabaseWrapper.hung, *(alias for request in slow for alias in request.suspects())}:
-            connections[alias].probe()
-        with lock:
-            reports = [request.end() for request in slow if request in requests]
-        for report in filter(None, reports):
-            logger.error(report)
+        try:
+            work()
+        except Exception:
+            logger.exception("The deadline thread goes on after an error.")
+            time.sleep(TICK)
 
 
 @functools.cache
 def start_watching():
-    """Start the thread, once: with the first request, when the server has forked its workers."""
-    threading.Thread(target=watch, name="deadline", daemon=True).start()
+    """Start the threads, once: with the first request, when the server has forked its workers."""
+    for work in (end_waits, probe_databases):
+        threading.Thread(target=for_ever, args=[work], name=work.__name__, daemon=True).start()
 
 
-@sync_and_async_middleware
 def deadline_middleware(get_response):
-    """Bound what a request waits for the database; not an async one, whose queries run in threads that others share."""
-    if iscoroutinefunction(get_response) or not timeouts.REQUEST:
-        return get_response
+    """Bound what a request waits for the database.
+
+    Under ASGI, too: being synchronous, it runs in the thread that Django gives the request and all its queries, those
+    of asynchronous views included. Only threads that a view starts itself are out of reach.
+    """
+    if not (timeouts.REQUEST and serves_requests()):
+        raise MiddlewareNotUsed
 
     def middleware(request):
+        start_watching()
         current = Request(request.path)
-        with lock:
-            requests.add(current)
-            start_watching()
-        try:
-            return get_response(request)
-        finally:
-            with lock:
-                requests.remove(current)
+        with current:
+            response = get_response(request)
+        if response.streaming and not isinstance(response, FileResponse):  # which the server sends by itself
+            current.streams = True
+            pieces = current.async_pieces if response.is_async else current.pieces
+            response.streaming_content = pieces(response.streaming_content)
+        return response
 
     return middleware
 

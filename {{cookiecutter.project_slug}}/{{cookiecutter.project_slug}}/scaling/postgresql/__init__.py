@@ -11,10 +11,11 @@ def database(url, pooler="none"):
     """Return the entry of DATABASES for a URL, whose own parameters win.
 
     PgBouncer in transaction mode gives each transaction another server connection: behind it nothing is set for a
-    session, and the server's timeouts are those of the role (docs/operations.md).
+    session, and the server's timeouts are those of the role (docs/operations.md). An ASGI server gives each request a
+    thread of its own, which takes its connection along: there none outlasts its request.
     """
     direct = pooler == "none"
-    age = timeouts.DATABASE_MAX_AGE if direct else 0
+    age = timeouts.DATABASE_MAX_AGE if direct and not is_loaded("asgi") else 0
     entry = dj_database_url.parse(url, __name__, age, conn_health_checks=direct, disable_server_side_cursors=not direct)
     options = entry["OPTIONS"] = {
         "application_name": "{{ cookiecutter.project_slug }}",
@@ -30,7 +31,14 @@ def database(url, pooler="none"):
 
 def server_timeouts():
     """Return the timeouts that the server keeps: those of requests in a web server, elsewhere those of commands."""
-    package = __name__.partition(".")[0]
-    kind = "DATABASE" if sys.modules.keys() & {f"{package}.wsgi", f"{package}.asgi"} else "COMMAND"
+    kind = "DATABASE" if serves_requests() else "COMMAND"
     statement, lock, idle = (getattr(timeouts, f"{kind}_{of}") for of in ("STATEMENT", "LOCK", "IDLE_IN_TRANSACTION"))
     return f"-c statement_timeout={statement}s -c lock_timeout={lock}s -c idle_in_transaction_session_timeout={idle}s"
+
+
+def serves_requests():
+    return is_loaded("wsgi") or is_loaded("asgi")
+
+
+def is_loaded(module):
+    return f"{__name__.partition('.')[0]}.{module}" in sys.modules

@@ -15,9 +15,14 @@ from ..replicas import notice
 {% endif %}
 from ..requests import measured
 
+# Seconds in which a server that is well answers on an open connection; if it does not, a new one is tried.
+PROMPT = 0.1
+
 
 class DatabaseWrapper(base.DatabaseWrapper):
-    hung = {}  # aliases whose server does not answer, and when to try it again, by time.monotonic()
+    # What all threads know. A circuit breaker: the aliases to which connecting took too long, and when one thread may
+    # try again, by time.monotonic(). And those whose server is silent on open connections as well.
+    retry, hung = {}, set()
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
@@ -27,19 +32,29 @@ class DatabaseWrapper(base.DatabaseWrapper):
 {% endif %}
 
     def get_new_connection(self, conn_params):
-        """Connect. For a server that hangs one thread at a time waits, DATABASE_CONNECT long; others fail at once."""
-        retry = self.hung.get(self.alias, 0)
-        if time.monotonic() < retry:
-            raise psycopg.OperationalError("The server did not answer a moment ago and will be tried again soon.")
-        if retry:
-            self.hung[self.alias] = time.monotonic() + timeouts.DATABASE_CONNECT
+        """Connect, or fail at once if that took too long a moment ago."""
+        if time.monotonic() < self.retry.get(self.alias, 0):
+            raise psycopg.OperationalError("Connecting took too long a moment ago and will be tried again soon.")
+        return self.connect_or_break(conn_params)
+
+    def connect_or_break(self, conn_params):
+        """Connect; if that takes DATABASE_CONNECT, other threads need not wait as long, until one succeeds."""
+        if self.alias in self.retry:
+            self.retry[self.alias] = time.monotonic() + timeouts.DATABASE_CONNECT
         try:
             connection = super().get_new_connection(conn_params)
         except psycopg.errors.ConnectionTimeout:
-            self.hung[self.alias] = time.monotonic() + timeouts.DATABASE_CONNECT
+            self.retry[self.alias] = time.monotonic() + timeouts.DATABASE_CONNECT
             raise
-        self.hung.pop(self.alias, None)
+        self.retry.pop(self.alias, None)
+        self.hung.discard(self.alias)
         return connection
+
+    def close_if_unusable_or_obsolete(self):
+        """Let a persistent connection grow older than DATABASE_MAX_AGE while there would be no other."""
+        if self.alias in self.retry and self.settings_dict["CONN_MAX_AGE"] and self.close_at:
+            self.close_at = max(self.close_at, time.monotonic() + timeouts.DATABASE_CONNECT)
+        super().close_if_unusable_or_obsolete()
 
     def is_usable(self):
         """Tell without a round trip, in 2 µs, whether statements can be sent: is the socket silent, the server alive?
@@ -51,15 +66,43 @@ class DatabaseWrapper(base.DatabaseWrapper):
             status, descriptor = self.connection.info.transaction_status, self.connection.fileno()
         except (AttributeError, psycopg.OperationalError):  # there is no connection, or it was closed on this side
             return False
-        poll = select.poll()
-        poll.register(descriptor, select.POLLIN)
         idle = status in (TransactionStatus.IDLE, TransactionStatus.INTRANS)
-        return idle and self.alias not in self.hung and not poll.poll(0)
+        return idle and self.alias not in self.hung and not is_readable(descriptor, 0)
 
     def probe(self):
-        """Connect once more: if that takes too long, the server hangs."""
-        with contextlib.suppress(psycopg.Error):
-            self.get_new_connection(self.get_connection_params()).close()
+        """Find out whether the server hangs: connecting takes too long, and this open connection is silent meanwhile.
+
+        Only then: connecting alone may be slow, and one process of the server, or the pooler's queue, may be stuck. The
+        connection must belong to nobody else. It is opened here, and replaced by each new one.
+        """
+        asked = self.is_usable()
+        if asked:
+            self.connection.pgconn.send_query(b"SELECT 1")
+            if self.alias not in self.retry and not self.is_silent(PROMPT):
+                return
+        try:
+            connection = self.connect_or_break(self.get_connection_params())
+        except psycopg.Error as error:
+            if asked and self.is_silent(0):
+                self.close()
+                if isinstance(error, psycopg.errors.ConnectionTimeout):
+                    self.hung.add(self.alias)
+        else:
+            self.close()
+            self.connection = connection
+
+    def is_silent(self, seconds):
+        """Tell whether the answer to a query is still missing; a connection that is lost is no silent one."""
+        server = self.connection.pgconn
+        with contextlib.suppress(psycopg.OperationalError):
+            while True:
+                while server.is_busy():
+                    if not is_readable(server.socket, seconds):
+                        return True
+                    server.consume_input()
+                if server.get_result() is None:
+                    break
+        return False
 
     def is_waiting(self):
         """Tell, in any thread, whether a statement has been sent and not been answered."""
@@ -77,3 +120,9 @@ class DatabaseWrapper(base.DatabaseWrapper):
                     duplicate.shutdown(socket.SHUT_RDWR)
                     return True
         return False
+
+
+def is_readable(descriptor, seconds):
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    return bool(poll.poll(seconds * 1000))

@@ -1,0 +1,115 @@
+"""The site on an ASGI server, gunicorn's own, with asgi.py and the deploy settings as shipped, on a real PostgreSQL."""
+
+import http.client
+import json
+import os
+import signal
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from servers import Load, Postgres, Relay, Site, wait_until
+
+WORKERS = 2
+MAX_CONNECTIONS = 20
+HUNG, MARGIN = 1 + 2, 2.5  # seconds: until a server that hangs is known to, and what a busy machine may add
+
+SESSIONS = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'my_project'"
+SLEEPING = "SELECT pid FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep%' AND state = 'active'"
+
+URLS = """
+from asgiref.sync import sync_to_async
+from django.contrib.auth import get_user_model
+from django.db import connection
+from django.http import HttpResponse, StreamingHttpResponse
+from django.urls import path
+
+from my_project.urls import handler500
+
+
+def execute(sql):
+    with connection.cursor() as cursor:
+        cursor.execute(sql)
+        return str(cursor.fetchone()[0])
+
+
+def rows(request):
+    return HttpResponse(get_user_model().objects.count())
+
+
+async def async_rows(request):
+    return HttpResponse(await get_user_model().objects.acount())
+
+
+def sleep(request):
+    return HttpResponse(execute("SELECT pg_sleep(30)"))
+
+
+async def async_sleep(request):
+    return HttpResponse(await sync_to_async(execute)("SELECT pg_sleep(30)"))
+
+
+async def stream(request):
+    async def pieces():
+        yield await sync_to_async(execute)("SELECT 'first'")
+        yield await sync_to_async(execute)("SELECT pg_sleep(30)")
+
+    return StreamingHttpResponse(pieces())
+
+
+urlpatterns = [
+    path("rows/", rows),
+    path("async/rows/", async_rows),
+    path("sleep/", sleep),
+    path("async/sleep/", async_sleep),
+    path("stream/", stream),
+]
+"""
+
+
+@pytest.fixture(scope="module")
+def postgres(default_project, folder):
+    server = Postgres(default_project.python, folder, max_connections=MAX_CONNECTIONS)
+    server.control("start")
+    try:
+        server.execute("CREATE DATABASE site")
+        yield server
+    finally:
+        server.control("stop", "-m", "immediate")
+
+
+@pytest.fixture(scope="module")
+def relay(postgres):
+    return Relay(postgres.port)
+
+
+@pytest.fixture(scope="module")
+def site(default_project, folder, postgres, relay):
+    site = Site(default_project, folder, URLS, DATABASE_URL=postgres.url("site", relay.port), WORKERS=WORKERS)
+    default_project.manage("migrate", **site.environment)
+    try:
+        site.start("/rows/", "--worker-class=asgi", "my_project.asgi")
+        yield site
+    finally:
+        site.stop()
+
+
+def test_connections_end_with_their_requests(site, postgres):
+    with Load(site, *["/rows/", "/async/rows/"] * 3) as load:
+        wait_until(lambda: len(load.answers) > 20 * MAX_CONNECTIONS, 60)
+    assert set(load.statuses("/rows/", "/async/rows/")) == {200}
+    # Each worker keeps one, to probe the server on.
+    wait_until(lambda: postgres.execute(SESSIONS)[0][0] == WORKERS)
+
+
+def test_each_request_has_a_line_in_the_log(site):
+    for path in ("/rows/", "/async/rows/"):
+        request_id = f"line-of-{path.replace('/', '-')}"
+        status, _, headers, _ = site.get(path, **{"X-Request-ID": request_id})
+        assert (status, headers["X-Request-ID"]) == (200, request_id)
+
+        def lines():
+            found = [json.loads(line) for line in site.log.read_text().splitlines() if f'"{request_id}"' in line]
+            return [(line["route"], line["status"], line["queries"]) for line in found]
+
+        assert wait_until(lines) == [(path, 200, 1)]
