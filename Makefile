@@ -2,13 +2,14 @@
 
 ADDRESS ?= 127.0.0.1:8000
 
-# uv from PATH or, failing that, installed into .uv with the python3 at hand.
-UV := $(or $(shell command -v uv),$(CURDIR)/.uv/bin/uv)
+# uv from PATH or, where there is none or only a shim for one that another Python has, installed into .uv.
+UV := $(or $(shell uv --version >/dev/null 2>&1 && command -v uv),$(CURDIR)/.uv/bin/uv)
 PYTHON := .venv/bin/python
 PYTHON_VERSIONS := >=3.12,<3.15
 
-# The Makefile of the rendered project and the tests use the same uv.
-export PATH := $(PATH):$(dir $(UV))
+# The Makefile of the rendered project and the tests use the same uv. Never add what is on PATH already: pyenv's shims
+# find themselves, and call themselves for ever, when their folder is there a second time and spelled otherwise.
+export PATH := $(PATH):$(CURDIR)/.uv/bin
 
 .PHONY: help demo test lint lock bump
 

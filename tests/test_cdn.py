@@ -14,6 +14,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import psutil
 import pytest
 import requests
+import servers
 from conftest import clean_environment, free_port, needs
 from test_server import HOST, Site, wait_until
 
@@ -93,6 +94,7 @@ public_views = {
     "public": page("public"),
     "constant": lambda request: HttpResponse("the same"),
     "language": vary_on_headers("Accept-Language")(page("language")),
+    "translated": page("{% load i18n %}{% translate 'January' %}"),
     "session": session,
     "user": page("{{ user.is_staff }}"),
     "form": page("{% csrf_token %}"),
@@ -120,10 +122,19 @@ urlpatterns += [
 ]
 """
 
+# The deploy settings of a project in many languages, which visitors choose.
+LANGUAGES = """
+from my_project.settings.deploy import *
+
+before = MIDDLEWARE.index("django.middleware.common.CommonMiddleware")
+MIDDLEWARE = [*MIDDLEWARE[:before], "django.middleware.locale.LocaleMiddleware", *MIDDLEWARE[before:]]
+"""
+
 # What a shared cache is told about a page: its status, its Cache-Control and its Vary.
 HEADERS = {
     "/public": (200, PUBLIC, None),
     "/language": (200, PUBLIC, "Accept-Language"),
+    "/translated": (200, PUBLIC, None),
     "/messages": (200, PUBLIC, None),
     "/session": (200, "private", "Cookie"),
     "/user": (200, "private", "Cookie"),
@@ -186,6 +197,7 @@ class CDN:
         )
         self.url = f"http://localhost:{port}"
         self.process = subprocess.Popen([needs("nginx", "nginx-light"), "-c", conf, "-e", folder / "error.log"])
+        servers.wait_until(lambda: servers.listens(port))
 
     def get(self, path, **options):
         return requests.get(self.url + path, timeout=30, allow_redirects=False, **options)
@@ -311,14 +323,15 @@ def served(with_cdn, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def start(served, tmp_path_factory):
-    """Return a function that starts gunicorn and a cache before it; with the argument, CDN_URL names the cache."""
+    """Return a function that starts gunicorn and a cache before it; with `names_cdn`, CDN_URL names the cache."""
     with contextlib.ExitStack() as stack:
 
-        def start(names_cdn):
+        def start(names_cdn, **variables):
             folder = tmp_path_factory.mktemp("site")
             port = free_port()
             values = {"CDN_URL": f"http://localhost:{port}"} if names_cdn else {}
-            site = Site(served, clean_environment(**served.environment(**values)), folder / "log")
+            environment = served.environment(**values) | variables
+            site = Site(served, clean_environment(**environment), folder / "log")
             stack.callback(site.stop)
             site.wait()
             site.url = f"http://127.0.0.1:{site.port}"
@@ -372,7 +385,8 @@ def test_admin_in_a_browser(site, browser):
 def test_policy_names_the_cdn_where_needed(site):
     policy = dict(part.split(maxsplit=1) for part in site.get("/").headers["Content-Security-Policy"].split("; "))
 
-    named = {name for name, sources in policy.items() if site.cdn.url in sources}
+    named = {name for name, sources in policy.items() if f"{site.cdn.url}/static/" in sources.split()}
+    assert site.cdn.url not in site.get("/").headers["Content-Security-Policy"].split()
     assert named == {"script-src", "style-src", "img-src", "font-src"}
 
 
@@ -432,6 +446,17 @@ def test_shared_cache_keeps_languages_apart(site):
     pages = {site.cdn.get("/language", headers={"Accept-Language": language}).text for language in ("fr", "it")}
 
     assert len(pages) == 2
+
+
+def test_language_of_a_visitor_is_not_shared(start, tmp_path):
+    """LocaleMiddleware takes it from a cookie first, and names only Accept-Language in Vary."""
+    (tmp_path / "languages.py").write_text(LANGUAGES)
+    site = start(names_cdn=False, DJANGO_SETTINGS_MODULE="languages", PYTHONPATH=str(tmp_path))
+    mine, others = {"Accept-Language": "en", "Cookie": "django_language=de"}, {"Accept-Language": "en"}
+
+    pages = [site.cdn.get("/translated", headers=headers).text for headers in (mine, others, mine)]
+
+    assert [page.split()[0] for page in pages] == ["Januar", "January", "Januar"]
 
 
 def test_message_of_a_visitor_is_not_shared(site):

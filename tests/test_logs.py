@@ -1,18 +1,24 @@
 """What a deployed project says about its requests: a real gunicorn, its lines read from a pipe and parsed."""
 
+import contextlib
 import json
 import os
 import re
+import resource
 import signal
 import socket
 import subprocess
 import threading
 import time
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
+import psutil
 import pytest
+import test_server as server
 import urllib3
 from conftest import clean_environment, free_port
+from servers import wait_until
 
 HOST = "example.com"
 SECRET = "hunter2"
@@ -64,6 +70,12 @@ def logged(request, size):
     return HttpResponse("logged")
 
 
+def info(request, number):
+    for index in range(number):
+        logger.info("line %d", index)
+    return HttpResponse("info")
+
+
 def mixed(request, number):
     for index in range(number):
         query(0.001)
@@ -94,6 +106,7 @@ urlpatterns += [
     path("slow-template/", slow_template),
     path("broken/", broken),
     path("logged/<int:size>/", logged),
+    path("info/<int:number>/", info),
     path("mixed/<int:number>/", mixed),
     path("stream/", stream),
     path("half/", half),
@@ -371,6 +384,48 @@ def test_gunicorn_logs_in_the_same_format(site):
     messages = [line["message"] for line in site.lines() if line["logger"] == "gunicorn.error"]
 
     assert any(message.startswith("Listening at: ") for message in messages)
+
+
+@pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="needs Linux, whose limits a test can change from outside")
+def test_full_disk(served, tmp_path):
+    """The worker may write no more bytes to its file for a while, which cuts off a line; then it may again.
+
+    Lines wait meanwhile, as many as MAX_LINES; how many more there were is logged.
+    """
+    log = tmp_path / "log"
+    site = server.Site(served, served.environment(WORKERS=1), log).wait()
+    try:
+        (worker,) = psutil.Process(site.process.pid).children()
+        site.get("/plain/")
+        before = log.stat().st_size
+        unlimited = resource.prlimit(worker.pid, resource.RLIMIT_FSIZE)
+        resource.prlimit(worker.pid, resource.RLIMIT_FSIZE, (before + 5000, unlimited[1]))
+        answers = [site.get("/plain/") for _ in range(100)]
+        wait_until(lambda: log.stat().st_size == before + 5000)
+        site.get("/logged/5/?letter=x")  # one that would not wait
+        site.get("/info/1500/")
+        kept = log.stat().st_size
+        resource.prlimit(worker.pid, resource.RLIMIT_FSIZE, unlimited)
+        wait_until(lambda: "were dropped" in log.read_text())
+        later = site.get("/plain/")
+        wait_until(lambda: later.headers["X-Request-ID"] in log.read_text())
+    finally:
+        site.stop()
+
+    assert kept == before + 5000
+    lines = []
+    for line in log.read_text().splitlines():
+        with contextlib.suppress(json.JSONDecodeError):  # the one that was cut off, which comes again
+            lines.append(json.loads(line))
+    ids = Counter(line.get("request_id") for line in lines if line.get("route") == "/plain/")
+    assert [ids[answer.headers["X-Request-ID"]] for answer in answers] == [1] * 100
+    assert sum(line["message"] == "<xxxxx>" for line in lines) == 1
+    (report,) = [line for line in lines if "were dropped" in line["message"]]
+    dropped = int(re.match("[0-9]+", report["message"])[0])
+    assert report["level"] == "error"
+    assert "File too large" in report["message"]
+    assert sum(line["message"].startswith("line ") for line in lines) + dropped == 1500 + 1  # and the request's own
+    assert 500 < dropped < 1000
 
 
 def test_metrics(served, statsd):

@@ -9,14 +9,17 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, urlencode, urlsplit
 
 import pytest
 import requests
 from conftest import Server, clean_environment, free_port, needs
 from servers import Relay, Site
+from test_cdn import Browser
 from test_server import HOST, Proxied
 
+# One transparent pixel, which a browser shows.
+GIF = bytes.fromhex("47494638396101000100800000000000ffffff21f90401000000002c000000000100010000020144003b")
 PNG = b"\x89PNG\r\n\x1a\n and so on"
 SCRIPT = b"<svg xmlns='http://www.w3.org/2000/svg'><script>alert(1)</script></svg>"
 NAME = r"uploads/[0-9a-f]{32}\.%s"
@@ -28,6 +31,7 @@ from django.core.files.storage import storages
 from django.db.models import FileField
 from django.forms import FileField as FormField, Form
 from django.http import HttpResponse, JsonResponse
+from django.utils.html import format_html_join
 
 from my_project.scaling.uploads import UploadValidator
 
@@ -53,6 +57,11 @@ def stored(request):
     return HttpResponse(storage.open(request.GET["name"]).read().decode("latin-1"))
 
 
+def pictures(request):
+    urls = request.GET.getlist("url")
+    return HttpResponse(format_html_join("", '<img src="{}">', ((url,) for url in urls)))
+
+
 def delete(request):
     storages["default"].delete(request.GET["name"])
     return HttpResponse()
@@ -61,6 +70,7 @@ def delete(request):
 for view in (upload, validated):
     view.csrf_exempt = True
 urlpatterns += [path("upload", upload), path("validated", validated), path("stored", stored), path("delete", delete)]
+urlpatterns += [path("pictures", pictures)]
 """
 
 # What a browser may send as a file's name, raw: as the form's data has it.
@@ -218,6 +228,8 @@ def test_development_shows_files_too(default_project):
 
 # In buckets
 
+AUTHORIZATION = {"Authorization": "AWS4-HMAC-SHA256 Credential=key/20260101/us-east-1/s3/aws4_request"}
+
 
 def uv(*arguments):
     subprocess.run([needs("uv", "uv"), "--quiet", *map(str, arguments)], env=clean_environment(), check=True)
@@ -233,13 +245,12 @@ def s3(tmp_path_factory):
     address = f"127.0.0.1:{free_port()}"
     host, _, port = address.partition(":")
     server = Server([folder / "venv/bin/moto_server", "-H", host, "-p", port], address, folder / "log").wait_until_up()
-    authorization = {"Authorization": "AWS4-HMAC-SHA256 Credential=key/20260101/us-east-1/s3/aws4_request"}
     for bucket, access in (("private-files", "private"), ("public-files", "public-read")):
-        headers = authorization | {"x-amz-acl": access}
+        headers = AUTHORIZATION | {"x-amz-acl": access}
         assert requests.put(f"{server.url}/{bucket}", headers=headers, timeout=10).status_code == 200
     policy = {"Effect": "Allow", "Principal": "*", "Action": "s3:GetObject", "Resource": "arn:aws:s3:::public-files/*"}
     policy = json.dumps({"Version": "2012-10-17", "Statement": [policy]})
-    requests.put(f"{server.url}/public-files?policy", policy, headers=authorization, timeout=10).raise_for_status()
+    requests.put(f"{server.url}/public-files?policy", policy, headers=AUTHORIZATION, timeout=10).raise_for_status()
     yield server
     server.stop()
 
@@ -336,7 +347,31 @@ def test_public_address_through_a_cdn(start):
         site.get("/livez")[2].get("Content-Security-Policy") or site.get("/no/such/page")[2]["Content-Security-Policy"]
     )
     for name in ("img-src", "media-src"):
-        assert re.search(rf"{name} [^;]*https://media\.example\.com http://127\.0\.0\.1:\d+", policy)
+        assert re.search(rf"{name} [^;]*https://media\.example\.com/ http://127\.0\.0\.1:\d+/private-files/", policy)
+
+
+def test_pictures_in_a_browser(site, s3, tmp_path):
+    """Those of both buckets are shown, and none of a bucket that somebody else has on the same service."""
+    requests.put(f"{s3.url}/public-filesystem", headers=AUTHORIZATION | {"x-amz-acl": "public-read"}, timeout=10)
+    public, private = (upload(site, GIF, storage=storage)[1]["url"] for storage in ("public", "default"))
+    foreign = public.replace("/public-files/", "/public-filesystem/")
+    key = foreign.partition("/public-filesystem/")[2]
+    picture = {"Content-Type": "image/gif", "x-amz-acl": "public-read"}
+    requests.put(f"{s3.url}/public-filesystem/{key}", GIF, headers=AUTHORIZATION | picture, timeout=10)
+    assert requests.get(foreign, timeout=10).content == GIF
+
+    browser = Browser(tmp_path)
+    try:
+        browser.open(f"http://127.0.0.1:{site.port}/pictures?{urlencode({'url': [public, private, foreign]}, doseq=True)}")
+        widths = browser.evaluate("[...document.images].map(image => image.naturalWidth)")
+        console = browser.console()
+    finally:
+        browser.stop()
+
+    assert widths == [1, 1, 0]
+    assert len(console) == 1
+    assert "/public-filesystem/" in console[0]
+    assert "Content Security Policy" in console[0]
 
 
 @pytest.mark.parametrize("name", HOSTILE)

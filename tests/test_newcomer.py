@@ -1,5 +1,6 @@
 """What the READMEs promise to somebody with nothing but make and Python 3."""
 
+import contextlib
 import os
 import re
 import shutil
@@ -39,6 +40,41 @@ def bare_environment(tmp_path):
     kept = {"HOME", "LANG", "SSL_CERT_FILE", "PIP_CERT", "XDG_CACHE_HOME", "UV_CACHE_DIR"}
     environment = {name: value for name, value in os.environ.items() if name in kept}
     return environment | {"PATH": f"{tmp_path / 'bin'}:/usr/bin:/bin"}
+
+
+# What pyenv puts on PATH for each program of each of its versions: it runs the one of the version that is selected or,
+# if that has none, whatever PATH finds without the folder of the shims.
+SHIM = """#!/bin/sh
+name=${{0##*/}}
+selected={root}/versions/$PYENV_VERSION/bin
+if [ -x "$selected/$name" ]; then
+    export PATH="$selected:$PATH"
+    exec "$selected/$name" "$@"
+fi
+others=$(echo ":$PATH:" | sed "s|:{root}/shims:|:|g")
+found=$(PATH=$others command -v "$name") && exec "$found" "$@"
+echo "pyenv: $name: command not found" >&2
+exit 127
+"""
+
+
+def real_uv():
+    """Return the path of uv itself, also where the one on PATH is a shim: uv tells it to what it runs."""
+    command = ["uv", "run", "--quiet", "--no-project", "--python", sys.executable, "printenv", "UV"]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
+@pytest.fixture
+def pyenv(bare_environment, tmp_path):
+    """The environment of somebody who has pyenv, with uv in its version "with-uv", and no other uv."""
+    root = tmp_path / "pyenv"
+    for folder in ("shims", "versions/with-uv/bin", "versions/without-uv/bin"):
+        (root / folder).mkdir(parents=True)
+    (root / "versions/with-uv/bin/uv").symlink_to(real_uv())
+    for name in ("uv", "python", "python3.11", "python3.12", "python3.13", "python3.14"):
+        (root / "shims" / name).write_text(SHIM.format(root=root))
+        (root / "shims" / name).chmod(0o755)
+    return bare_environment | {"PATH": f"{root}/shims:{bare_environment['PATH']}", "PYENV_ROOT": str(root)}
 
 
 def commands(readme):
@@ -94,6 +130,32 @@ def test_demo_address_in_use(clone, bare_environment):
     assert not (clone / "demo").exists()
 
 
+@pytest.mark.parametrize("version", ["with-uv", "without-uv"])
+@pytest.mark.parametrize("folder", ["template", "project"])
+def test_uv_is_a_shim_of_pyenv(clone, project, pyenv, folder, version):
+    """uv was installed with pip: into the version of Python that is selected, or into another one."""
+    path = clone if folder == "template" else project.path
+    (path / ".venv").unlink(missing_ok=True)
+
+    with subprocess.Popen(
+        ["make", ".venv/requirements"],
+        cwd=path,
+        env=pyenv | {"PYENV_VERSION": version},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    ) as make:
+        try:
+            output, _ = make.communicate(timeout=120)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(make.pid, signal.SIGKILL)
+
+    assert make.returncode == 0, output
+    assert (path / ".venv/requirements").exists()
+
+
 @pytest.mark.parametrize("folder", ["template", "project"])
 def test_no_interpreter(clone, project, bare_environment, tmp_path, folder):
     """Where there is no Python that Django supports, and none can be downloaded, make says so in a sentence."""
@@ -101,7 +163,8 @@ def test_no_interpreter(clone, project, bare_environment, tmp_path, folder):
     (path / ".venv").unlink(missing_ok=True)
     tools = tmp_path / "tools"
     tools.mkdir()
-    for tool in ("cp", "dirname", "echo", "expand", "ls", "make", "sed", "sh", "test", "touch", "tr", "uv"):
+    (tools / "uv").symlink_to(real_uv())
+    for tool in ("cp", "dirname", "echo", "expand", "ls", "make", "sed", "sh", "test", "touch", "tr"):
         if found := shutil.which(tool):
             (tools / tool).symlink_to(found)
 

@@ -6,16 +6,23 @@ import socket
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import urlencode
 
 import brotli
 import pytest
 from conftest import clean_environment, free_port
+from servers import Redis, wait_until
 from test_server import Site
 
 VIEWS = """
 
+import logging
+
+from django.db import DatabaseError, connection
 from django.http import HttpResponse
 from .accounts.models import User
+
+logger = logging.getLogger("shop")
 
 
 def fail(request):
@@ -28,10 +35,66 @@ def duplicate(request):
         User.objects.create(username=request.GET["name"])
 
 
+# What PostgreSQL quotes of a row or of a parameter: below the first line, and in it.
+STATEMENTS = {
+    "duplicate": "INSERT INTO accounts_user (username, password, first_name, last_name, email, is_superuser, is_staff,"
+    " is_active, date_joined) VALUES (%s, '', '', '', '', false, false, false, now())",
+    "null": "INSERT INTO accounts_user (username) VALUES (%s)",
+    "number": "SELECT %s::int",
+    "range": "SELECT (%s || '99999999999')::int",
+    "day": "SELECT %s::date",
+    "column": "SELECT no_such_column FROM accounts_user WHERE username = %s",
+}
+
+
+def error(request):
+    name = request.GET["name"]
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute(STATEMENTS[request.GET["statement"]], [name])
+    except DatabaseError as error:
+        logger.warning("not saved: %s", error, extra={"row": name})
+        logger.info(f"again: {error}")
+        match request.GET["way"]:
+            case "logged":
+                logger.error("not saved: %s", error, extra={"row": name})
+            case "logged with its traceback":
+                logger.exception("not saved: %r", error)
+            case "logged as a text":
+                logger.error(f"not saved: {error!r}")
+            case "logged as an object":
+                logger.error(error, stack_info=True)
+            case "chained":
+                raise RuntimeError(f"not saved: {error}") from error
+            case "not chained":
+                raise RuntimeError(f"not saved: {error}") from None
+            case _:
+                raise
+    return HttpResponse()
+
+
+def session(request):
+    User.objects.filter(username=request.session.get("name", "")).exists()
+    return fail(request) if "fail" in request.GET else HttpResponse("ok")
+
+
 fail.csrf_exempt = True
 urlpatterns += [path("fail", fail), path("duplicate", duplicate), path("plain", lambda request: HttpResponse("ok"))]
+urlpatterns += [path("error", error), path("session", session)]
 """
 SECRETS = ("hunter2", "c00kie", "t0ken", "203.0.113.9")
+
+# As in VIEWS; and how an error becomes a report, with what the report begins with.
+STATEMENTS = ("duplicate", "null", "number", "range", "day", "column")
+WAYS = {
+    "logged": "not saved",
+    "logged with its traceback": "not saved",
+    "logged as a text": "not saved",
+    "logged as an object": "",
+    "chained": "not saved",
+    "not chained": "not saved",
+    "raised": "",
+}
 
 
 class Ingest(ThreadingHTTPServer):
@@ -73,7 +136,7 @@ class Envelope(BaseHTTPRequestHandler):
 
 @pytest.fixture(scope="module")
 def with_sentry(set_up):
-    return set_up(use_sentry=True)
+    return set_up(use_sentry=True, use_redis=True)
 
 
 @pytest.fixture(scope="module")
@@ -89,11 +152,12 @@ def start(with_sentry, tmp_path_factory):
     assert traced != module.read_text()
     module.write_text(traced)
     started = []
+    redis = Redis(folder).start()
     with with_sentry.database() as url:
 
         def start(dsn):
             values = {"ALLOWED_HOSTS": ["example.com"], "DATABASE_URL": url, "WORKERS": 1, "SENTRY_DSN": dsn}
-            values |= {"TRUSTED_PROXIES": ["127.0.0.1"], "ENVIRONMENT": "staging"}
+            values |= {"TRUSTED_PROXIES": ["127.0.0.1"], "ENVIRONMENT": "staging", "CACHE_REDIS_URL": redis.url()}
             environment = project.configure(tmp_path_factory.mktemp("config"), **values)
             if not started:
                 project.manage("migrate", **environment)
@@ -107,6 +171,16 @@ def start(with_sentry, tmp_path_factory):
         for site in started:
             if site.process.poll() is None:
                 site.stop()
+    redis.stop()
+
+
+@pytest.fixture(scope="module")
+def reporting(start):
+    """A site with a user, and the server that it reports to."""
+    ingest = Ingest()
+    site = start(ingest.dsn)
+    assert site.get("/duplicate?name=ada.lovelace").status == 500
+    return ingest, site
 
 
 def test_check_deploy_is_silent(start, tmp_path):
@@ -169,6 +243,38 @@ def test_error_is_reported_without_personal_data(start):
     text = json.dumps(ingest.items)
     assert [secret for secret in (*SECRETS, "ada.lovelace") if secret in text] == []
     assert ingest.of_type("transaction")
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_values_of_rows_stay_here(reporting, way):
+    """However an error of PostgreSQL gets to Sentry, which shows what failed all the same."""
+    ingest, site = reporting
+    for statement in STATEMENTS:
+        ingest.items.clear()
+        site.get("/error?" + urlencode({"statement": statement, "way": way, "name": "ada.lovelace"}))
+        (event,) = ingest.of_type("event")
+
+        messages = [error["value"] for error in event.get("exception", {}).get("values", [])]
+        messages += [event["logentry"]["message"]] if "logentry" in event else []
+        assert any(message.startswith(WAYS[way]) for message in messages)
+        assert [message for message in messages if len(message) < 9 and message != "value"] == []
+        assert "ada.lovelace" not in json.dumps(ingest.items), (statement, event)
+
+
+def test_session_keys_stay_here(reporting):
+    """They are in the keys of Redis."""
+    ingest, site = reporting
+    site.get("/session", Cookie="sessionid=c00kiec00kiec00kie")
+    traced = wait_until(lambda: [item for item in ingest.of_type("transaction") if item["transaction"] == "/session"])
+    ingest.items.clear()
+    site.get("/session?fail", Cookie="sessionid=c00kiec00kiec00kie")
+    (event,) = ingest.of_type("event")
+
+    spans = {(span["op"], span["description"].partition(" ")[0]) for span in traced[0]["spans"]}
+    assert spans >= {("db", "SELECT"), ("db.redis", "db.redis")}
+    assert any("SELECT" in crumb["message"] for crumb in event["breadcrumbs"]["values"])
+    assert [secret for secret in SECRETS if secret in json.dumps([traced, event])] == []
+    assert [secret for secret in SECRETS if secret in json.dumps(ingest.items)] == []
 
 
 def test_probes_and_static_files_are_not_traced(start):

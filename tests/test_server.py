@@ -1,6 +1,7 @@
 """The rendered project as servers run it: gunicorn, its configuration and the deploy settings, also behind nginx."""
 
 import contextlib
+import functools
 import getpass
 import json
 import re
@@ -12,6 +13,7 @@ import threading
 import time
 from urllib.parse import unquote, urlsplit
 
+import psutil
 import pytest
 import urllib3
 from conftest import Server, clean_environment, free_port, needs
@@ -508,6 +510,38 @@ def test_rate_limit(proxied):
     assert statuses[0] == 200
     assert 429 in statuses
     assert [proxied.probe("/livez").status for _ in range(200)] == [200] * 200
+
+
+def test_memory_of_logins(served, tmp_path, record_property):
+    """Eight at once on eight threads; a password that nobody has is hashed like any other."""
+    values = {"TRUSTED_PROXIES": ["127.0.0.1"], "WORKERS": 1, "THREADS": 8}
+    site = Site(served, served.environment(**values), tmp_path / "log").wait()
+    page = site.get("/admin/login/")
+    token = re.search(rb'name="csrfmiddlewaretoken" value="(\w+)"', page.data)[1].decode()
+    headers = {
+        "Cookie": page.headers["Set-Cookie"].partition(";")[0],
+        "Referer": f"https://{HOST}/admin/login/",
+        "Content_Type": "application/x-www-form-urlencoded",
+    }
+    form = f"username=nobody&password=wrong&csrfmiddlewaretoken={token}"
+    log_in = functools.partial(site.request, "POST", "/admin/login/", body=form, **headers)
+    try:
+        assert b"Please enter the correct" in log_in().data
+        started = time.monotonic()
+        log_in()
+        took = time.monotonic() - started
+        (worker,) = psutil.Process(site.process.pid).children()
+        before = peak = worker.memory_info().rss
+        logins = [Answer(log_in) for _ in range(8)]
+        while any(login.is_alive() for login in logins):
+            peak = max(peak, worker.memory_info().rss)
+        assert [login.answer().status for login in logins] == [200] * 8
+    finally:
+        site.stop()
+
+    more = (peak - before) / 2**20
+    record_property("Logins", f"{took * 1000:.0f} ms for one, {more:.0f} MB more for eight at once")
+    assert more < 8 * 25
 
 
 def test_make_serve(project, tmp_path):

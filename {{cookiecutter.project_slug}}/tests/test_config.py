@@ -3,6 +3,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from pprint import pformat
 
 import pytest
 
@@ -167,6 +168,36 @@ def test_database_url(write, url):
 )
 def test_bad_database_url(write, url):
     assert len(problems(write(VALID | {"DATABASE_URL": url}))) == 1
+
+
+{% if cookiecutter.use_cdn and cookiecutter.media_storage == "s3" %}
+@pytest.mark.parametrize("key", ["MEDIA_CDN_URL", "MEDIA_S3_ENDPOINT_URL"])
+@pytest.mark.parametrize("url", ["https://cdn.example.com", "https://CDN.Example.com:443", "https://cdn.example.com:1"])
+def test_uploaded_files_on_the_host_of_scripts(write, key, url):
+    """Browsers would run an uploaded file as a script of the site."""
+    assert problems(write(VALID | {"CDN_URL": "https://cdn.example.com", key: url})) == [
+        f'{key}: found "{url}", expected another host than that of CDN_URL, from which browsers run scripts'
+    ]
+
+
+def test_uploaded_files_on_another_host(write):
+    hosts = {"CDN_URL": "https://cdn.example.com", "MEDIA_CDN_URL": "https://media.cdn.example.com"}
+
+    loaded = config.load(write(VALID | hosts))
+
+    assert loaded.MEDIA_CDN_URL == "https://media.cdn.example.com"
+
+
+{% endif %}
+def test_no_secret_in_its_repr(write):
+    """Wherever it is printed: in a traceback with variables, in a debugger, by mistake."""
+    loaded = config.load(write(VALID | {"SECRET_KEY_FALLBACKS": [SECRET_KEY]}))
+
+    for text in (repr(loaded), str(loaded), pformat([loaded]), str(list(loaded.__rich_repr__()))):
+        assert "ALLOWED_HOSTS" in text
+        assert "example.com" in text
+        assert SECRET_KEY not in text
+        assert "hidden" not in text
 
 
 def test_readable_by_every_user(write):

@@ -1,10 +1,14 @@
 import csv
 import io
 import tracemalloc
+from datetime import date, timedelta
+from decimal import Decimal
 
 import pytest
 from django.contrib.auth import get_user_model
-from django.db import connection
+from django.core.exceptions import FieldError
+from django.db import DataError, connection
+from django.db.models import CharField, JSONField, Value
 from django.test.utils import CaptureQueriesContext
 from django.utils.translation import gettext_lazy
 
@@ -43,14 +47,75 @@ def test_filename_beyond_ascii():
     assert response["Content-Disposition"] == "attachment; filename*=utf-8''%C5%BDofie%20%222026%22.csv"
 
 
-@pytest.mark.parametrize("text", ["=1+1", "+1", "-1+1", "@SUM(A1)", "\t=1", "\r\n=1", " =1", "\uff1d1"])
-def test_formula(text):
-    User.objects.create(first_name=text)
+@pytest.mark.parametrize(
+    ("text", "exported"),
+    [
+        ("=1+1", "'=1+1"),
+        ("+1", "'+1"),
+        ("-1+1", "'-1+1"),
+        ("@SUM(A1)", "'@SUM(A1)"),
+        ("\uff1d1", "'\uff1d1"),
+        (" =1", " '=1"),
+        ('"=1', "\"'=1"),
+        ("\t=1", "\t'=1"),
+        ("\r\n=1", "\r\n'=1"),
+        ("ok;=1+1", "ok;'=1+1"),
+        ('ok; "=1+1;=2', "ok; \"'=1+1;'=2"),
+        ("ok\n@SUM(A1)", "ok\n'@SUM(A1)"),
+    ],
+)
+def test_formula(text, exported):
+    User.objects.create(first_name=text, last_name=text)
+    columns = {"=1": "first_name", gettext_lazy("=2"): "last_name"}
 
-    assert rows(csv_response(User.objects.all(), "users.csv", {"=1": "first_name"})) == [["'=1"], [f"'{text}"]]
+    assert rows(csv_response(User.objects.all(), "users.csv", columns)) == [["'=1", "'=2"], [exported, exported]]
 
 
-@pytest.mark.parametrize("text", ["", "1-1", "a@example.com"])
+SEPARATORS = [",", ";", "\t"]
+BEGINNINGS = ["", "ok", "ok;", "ok,", "ok\t", "ok\n", "ok\r\n", 'ok"', 'ok";', '";"', "ok; \t", ";\u2003", '"\n"']
+ENDS = ["", '"', ";", '";"', "\n"]
+
+
+@pytest.mark.parametrize("separator", SEPARATORS)
+def test_formula_however_the_table_is_split(separator):
+    """Which separator a spreadsheet takes is a matter of its country; quotes it may count otherwise then."""
+    texts = [f"{before}=cmd|' /C calc'!A0{after}" for before in BEGINNINGS for after in ENDS]
+    User.objects.bulk_create(User(username=f"{n}", first_name=text, last_name=text) for n, text in enumerate(texts))
+    columns = {"Name": "first_name", "Family name": "last_name", "Number": "pk"}
+    text = b"".join(csv_response(User.objects.all(), "users.csv", columns)).decode()
+
+    table = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
+    unquoted = text.replace('"', "").replace("\n", separator).split(separator) if separator != "," else []
+
+    assert [cell for row in table for cell in row if cell.strip(' "\u2003').startswith("=")] == []
+    assert [cell for cell in unquoted if cell.strip().startswith("=")] == []
+
+
+def test_text_of_other_values():
+    """What is no number becomes a text, and may be a formula then."""
+    User.objects.create(first_name="name")
+    values = {
+        "json": Value({"a": ";=1;"}, JSONField()),
+        "span": Value(timedelta(days=-1)),
+        "none": Value(None, CharField()),
+        "fraction": Value(Decimal("-1.5")),
+        "day": Value(date(2026, 1, 2)),
+    }
+
+    response = csv_response(User.objects.annotate(**values), "users.csv", {name: name for name in values})
+
+    assert rows(response)[1:] == [["{'a': ';'=1;'}", "'-1 day, 0:00:00", "", "-1.5", "2026-01-02"]]
+
+
+def test_every_cell_is_quoted():
+    User.objects.create(pk=5, first_name='a "b"\tc\nd')
+
+    response = csv_response(User.objects.all(), "users.csv", {"ID": "pk", "Name": "first_name"})
+
+    assert b"".join(response).decode() == '\ufeff"ID","Name"\r\n"5","a ""b""\tc\nd"\r\n'
+
+
+@pytest.mark.parametrize("text", ["", "1-1", "a@example.com", "a; b - c", "1,-1"])
 def test_no_formula(text):
     User.objects.create(first_name=text)
 
@@ -73,11 +138,27 @@ def test_every_row_once(many_users):
     assert set(names) == set(User.objects.values_list("username", flat=True))
 
 
+@pytest.mark.parametrize(
+    ("queryset", "columns", "error", "message"),
+    [
+        (User.objects.all()[:5], COLUMNS, TypeError, "slice"),
+        (User.objects.all().union(User.objects.all()), COLUMNS, TypeError, "union"),
+        (User.objects.all(), {"Colour": "colour"}, FieldError, "colour"),
+        (User.objects.extra(where=["1 = 1/0"]), COLUMNS, DataError, "division by zero"),
+    ],
+    ids=["slice", "union", "unknown field", "error of the database"],
+)
+def test_refused_before_the_response_begins(queryset, columns, error, message):
+    """A response that has begun could only break off."""
+    with pytest.raises(error, match=message):
+        csv_response(queryset, "users.csv", columns)
+
+
 def test_first_bytes_before_the_last_row(many_users):
     with CaptureQueriesContext(connection) as queries:
         pieces = iter(csv_response(User.objects.all(), "users.csv", COLUMNS))
         next(pieces)
-        assert b"user1," in next(pieces)
+        assert b'"user1",' in next(pieces)
 
     assert len(queries) == 1
     assert f"LIMIT {CHUNK_ROWS}" in queries[0]["sql"]

@@ -14,6 +14,9 @@ import sys
 import warnings
 from pathlib import Path
 from typing import Annotated, Literal
+{% if cookiecutter.use_cdn and cookiecutter.media_storage == "s3" %}
+from urllib.parse import urlsplit
+{% endif %}
 
 import msgspec
 from django.core.exceptions import ImproperlyConfigured
@@ -308,6 +311,12 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         """The number of server processes on this host."""
         return self.WORKERS or os.cpu_count() or 1
 
+    def __repr__(self):
+        return f"Config({shown(msgspec.structs.asdict(self))})"
+
+    def __rich_repr__(self):
+        return shown(msgspec.structs.asdict(self)).items()
+
 
 FIELDS = {field.name: field for field in msgspec.structs.fields(Config)}
 PROPERTIES = msgspec.json.schema(Config)["$defs"]["Config"]["properties"]
@@ -381,6 +390,9 @@ def read(file):
         for key, field in FIELDS.items()
         if field.required and key not in given
     ]
+{% if cookiecutter.use_cdn and cookiecutter.media_storage == "s3" %}
+    problems += files_among_scripts(values)
+{% endif %}
     return values, problems
 
 
@@ -393,6 +405,18 @@ def resolve(value):
     return value
 
 
+{% if cookiecutter.use_cdn and cookiecutter.media_storage == "s3" %}
+def files_among_scripts(values):
+    """Return what is wrong with the hosts of uploaded files: on that of CDN_URL, browsers run files as scripts."""
+    scripts = values.get("CDN_URL")
+    return [
+        f'{key}: found "{values[key]}", expected another host than that of CDN_URL, from which browsers run scripts'
+        for key in ("MEDIA_S3_ENDPOINT_URL", "MEDIA_CDN_URL")
+        if scripts and values.get(key) and urlsplit(values[key]).hostname == urlsplit(scripts).hostname
+    ]
+
+
+{% endif %}
 def mismatches(key, value):
     """Return what is wrong with a value that does not have the type of its key: each item of a list for itself."""
     wanted = PROPERTIES[key]

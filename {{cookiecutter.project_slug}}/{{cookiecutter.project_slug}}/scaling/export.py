@@ -2,13 +2,17 @@
 
 import csv
 import io
+import re
+from decimal import Decimal
 
 from django.http import StreamingHttpResponse
 from django.utils.http import content_disposition_header
 
 CHUNK_ROWS = 1000
-# A text that begins with one of these, the full-width ones included, is a formula to a spreadsheet.
-FORMULA = tuple("=+-@\uff1d\uff0b\uff0d\uff20")
+
+# The beginning of a cell, if a character follows that makes it a formula; the last four are full-width. Spreadsheets of
+# many countries split at semicolons, some at tabs, and count quotes otherwise then: cells begin within our texts, too.
+FORMULA = re.compile(r'((?:^|[;\t\r\n])(?:[^\S\t\r\n]|")*)(?=[=+\-@\uff1d\uff0b\uff0d\uff20])')
 
 
 def csv_response(queryset, filename, columns):
@@ -18,7 +22,11 @@ def csv_response(queryset, filename, columns):
     and lose some. Each thousand are a query of their own, so neither a transaction, which a slow reader would keep
     open, nor a server-side cursor, which PgBouncer does not have, is needed; rows may change between two of them.
     """
-    chunks = chunks_by_primary_key(queryset, columns.values())
+    if queryset.query.is_sliced or queryset.query.combinator:
+        raise TypeError("csv_response() needs a query set that can be filtered: no slice, no union.")
+    rows = queryset.order_by("pk").values_list("pk", *columns.values())
+    first = list(rows[:CHUNK_ROWS])  # what is wrong fails now: a response that has begun could only break off
+    chunks = chunks_by_primary_key(rows, first)
     return StreamingHttpResponse(
         csv_texts(columns, chunks),
         content_type="text/csv; charset=utf-8",
@@ -26,12 +34,10 @@ def csv_response(queryset, filename, columns):
     )
 
 
-def chunks_by_primary_key(queryset, fields):
-    queryset = queryset.order_by("pk").values_list("pk", *fields)
-    chunk = list(queryset[:CHUNK_ROWS])
+def chunks_by_primary_key(rows, chunk):
     while chunk:
         yield [row for _, *row in chunk]
-        chunk = list(queryset.filter(pk__gt=chunk[-1][0])[:CHUNK_ROWS])
+        chunk = list(rows.filter(pk__gt=chunk[-1][0])[:CHUNK_ROWS])
 
 
 def csv_texts(headings, chunks):
@@ -43,10 +49,12 @@ def csv_texts(headings, chunks):
 
 def csv_text(rows):
     text = io.StringIO()
-    csv.writer(text).writerows(map(harmless, row) for row in rows)
+    csv.writer(text, quoting=csv.QUOTE_ALL).writerows(map(harmless, row) for row in rows)
     return text.getvalue()
 
 
 def harmless(value):
-    """Put an apostrophe before a text that a spreadsheet would run; a negative number is none."""
-    return f"'{value}" if isinstance(value, str) and value.lstrip().startswith(FORMULA) else value
+    """Put an apostrophe before what a spreadsheet would run; a negative number is none."""
+    if value is None or isinstance(value, (int, float, Decimal)):
+        return value
+    return FORMULA.sub(r"\1'", str(value))

@@ -18,7 +18,7 @@ from . import requests
 
 MAX_LINE = 16_000  # bytes: Docker and containerd break longer lines in two
 FLUSH_SECONDS = 0.1
-MAX_LINES = 1_000  # that wait to be written; whoever adds more helps to write
+MAX_LINES = 1_000  # that wait to be written; whoever adds more helps to write, and while that fails more are dropped
 MAX_TEXT = 4_000  # characters that are left of each text in a line that would be longer
 
 # What no line repeats as an `extra`. Django adds the request, whose text is its URL with the query string.
@@ -64,7 +64,8 @@ class Handler(logging.Handler):
 
     The lines of requests are written many at once, from a thread: one write for each would cost more than all
     middlewares together. A process that is killed loses those of its last FLUSH_SECONDS. All other lines are written
-    before the call returns, with those before them.
+    before the call returns, with those before them. What cannot be written, as on a full disk, waits until it can, and
+    nobody waits for that.
     """
 
     pid = None
@@ -72,11 +73,17 @@ class Handler(logging.Handler):
     def emit(self, record):
         if self.pid != os.getpid():  # the first line, or a worker's: it has no thread of its parent's
             self.pid, self.lines, self.thread = os.getpid(), collections.deque(), None
+            self.failure, self.dropped = None, 0
         try:
+            if self.failure and len(self.lines) >= MAX_LINES:
+                self.dropped += 1
+                return
             self.lines.append(self.format(record))
-            if record.levelno > logging.INFO or record.name != requests.__name__ or len(self.lines) > MAX_LINES:
+            of_request = record.name == requests.__name__ and record.levelno <= logging.INFO
+            may_wait = of_request and len(self.lines) <= MAX_LINES
+            if not (may_wait or self.failure):
                 self.flush()
-            elif self.thread is None:
+            if self.lines and not (self.thread and self.thread.is_alive()):
                 self.thread = threading.Thread(target=self.keep_writing, name="logs", daemon=True)
                 self.thread.start()
         except Exception:
@@ -90,10 +97,20 @@ class Handler(logging.Handler):
     def flush(self):
         """Write what there is; logging does so when the process ends."""
         with self.lock:
-            text = b"".join(self.lines) if self.pid == os.getpid() else b""
-            if not text:
+            if self.pid != os.getpid() or not self.lines:
                 return
-            self.lines.clear()
+            reason, self.failure = self.failure, self.write()
+            if self.dropped and not self.failure:
+                report = {"name": __name__, "levelno": logging.ERROR, "levelname": "ERROR"}
+                report["msg"] = f"{self.dropped} lines were dropped: {reason}"
+                self.lines.append(self.format(logging.makeLogRecord(report)))
+                self.dropped, self.failure = 0, self.write()
+
+    def write(self):
+        """Return None or, if not all could be written, why; the rest is left in `lines`."""
+        text, failure = b"".join(self.lines), None
+        length = len(text)
+        try:
             # A pipe takes 4 kB at once: a longer text waits for those of other processes, and they for it.
             fcntl.lockf(lock, fcntl.LOCK_EX)
             try:
@@ -101,6 +118,14 @@ class Handler(logging.Handler):
                     text = text[os.write(1, text) :]
             finally:
                 fcntl.lockf(lock, fcntl.LOCK_UN)
+        except OSError as error:
+            failure = str(error)
+        written = length - len(text)
+        while self.lines and written >= len(self.lines[0]):
+            written -= len(self.lines.popleft())
+        if written:  # the line that was cut off comes again, on a line of its own
+            self.lines[0] = b"\n" + self.lines[0]
+        return failure
 
 
 def without_secrets(text):

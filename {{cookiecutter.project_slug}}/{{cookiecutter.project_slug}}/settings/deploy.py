@@ -127,7 +127,7 @@ if config.CDN_URL:
     STATIC_URL = f"{config.CDN_URL}/static/"
 
     SECURE_CSP = SECURE_CSP | {
-        name: [*SECURE_CSP.get(name, SECURE_CSP["default-src"]), config.CDN_URL]
+        name: [*SECURE_CSP.get(name, SECURE_CSP["default-src"]), STATIC_URL]
         for name in ("script-src", "style-src", "img-src", "font-src")
     }
 
@@ -188,9 +188,10 @@ STORAGES = STORAGES | {
     "public": {"BACKEND": "{{ cookiecutter.project_slug }}.scaling.s3.S3Storage", "OPTIONS": public_bucket},
 }
 
-hosts = dict.fromkeys([config.MEDIA_CDN_URL or config.MEDIA_S3_ENDPOINT_URL, config.MEDIA_S3_ENDPOINT_URL])
+# Of the service's host only these two buckets: anybody may have one there
+shown = [f"{scheme}//{domain}/", f"{config.MEDIA_S3_ENDPOINT_URL}/{config.MEDIA_S3_PRIVATE_BUCKET}/"]
 SECURE_CSP = SECURE_CSP | {
-    name: [*SECURE_CSP.get(name, SECURE_CSP["default-src"]), *hosts] for name in ("img-src", "media-src")
+    name: [*SECURE_CSP.get(name, SECURE_CSP["default-src"]), *shown] for name in ("img-src", "media-src")
 }
 {% endif %}
 {% if cookiecutter.use_sentry %}
