@@ -157,7 +157,7 @@ class Stack:
         self.project = project.copy(folder)
         (self.project.package / "accounts" / "tasks.py").write_text(TASKS)
         for file, figure, shorter in (
-            ("alive.py", "MAX_AGE = 30", "MAX_AGE = 3"),
+            ("alive.py", "MAX_AGE = 60", "MAX_AGE = 3"),
             ("workers.py", "BEAT = 5", "BEAT = 1"),
             ("outbox.py", "RECOVER = 10", "RECOVER = 1"),
             ("outbox.py", "seconds=timeouts.TASK_VISIBILITY", "seconds=5"),
@@ -389,29 +389,37 @@ def test_process_that_leaks_is_replaced(whole_stack, worker):
 @contextlib.contextmanager
 def refused(stack):
     stack.relay.refuse()
-    yield
-    stack.relay.open()
+    try:
+        yield
+    finally:
+        stack.relay.open()
 
 
 @contextlib.contextmanager
 def black_holed(stack):
     stack.relay.flowing.clear()
-    yield
-    stack.relay.flowing.set()
+    try:
+        yield
+    finally:
+        stack.relay.flowing.set()
 
 
 @contextlib.contextmanager
 def stopped(stack):
     os.kill(stack.redis.pid, signal.SIGSTOP)
-    yield
-    os.kill(stack.redis.pid, signal.SIGCONT)
+    try:
+        yield
+    finally:
+        os.kill(stack.redis.pid, signal.SIGCONT)
 
 
 @contextlib.contextmanager
 def restarted(stack):
     stack.redis.stop(signal.SIGKILL)
-    yield
-    stack.redis.start()
+    try:
+        yield
+    finally:
+        stack.redis.start()
 
 
 OUTAGES = {outage.__name__: outage for outage in (refused, black_holed, *([] if RABBITMQ else [stopped, restarted]))}

@@ -1,0 +1,315 @@
+"""With `use_celery`, a worker ends when it is told to, goes on when the broker fails, and says whether it is alive.
+
+Real PostgreSQL, Redis and workers. What is mended in kombu and celery is tested with and without: where a worker does
+well without, the mending can go.
+"""
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from conftest import clean_environment
+from servers import wait_until
+from test_celery import SETTINGS, Stack, black_holed, refused, stopped
+
+# As on servers, where what nobody acknowledges comes back after a quarter of an hour
+PATIENT = SETTINGS.replace('"visibility_timeout": 5', '"visibility_timeout": 900')
+
+TASKS = """
+
+import signal
+
+from celery import signals
+from kombu.transport import redis
+
+
+@shared_task
+def long_at_first(seconds):
+    record("begun")
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM ran WHERE token = 'begun'")
+        first = cursor.fetchone() == (1,)
+    time.sleep(seconds if first else 0)
+    record("done")
+
+
+@signals.celeryd_init.connect
+def take_back_what_is_mended(**kwargs):
+    if "AS_UPSTREAM" in os.environ:
+        from my_project.scaling import workers
+
+        redis.Transport.Channel = redis.Channel
+        signals.worker_init.disconnect(workers.send_no_heartbeats)
+
+
+@signals.worker_ready.connect
+def hang_on_signal(**kwargs):
+    signal.signal(signal.SIGUSR2, lambda *_: time.sleep(60))
+"""
+
+
+@pytest.fixture(scope="module")
+def with_celery(set_up):
+    return set_up(use_celery=True)
+
+
+@pytest.fixture(scope="module")
+def whole_stack(with_celery, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("workers")
+    folder.chmod(0o755)
+    stack = Stack(with_celery, folder)
+    with (stack.project.package / "accounts" / "tasks.py").open("a") as tasks:
+        tasks.write(TASKS)
+    (folder / "celery_settings.py").write_text(PATIENT)
+    stack.site.start("/none/")
+    yield stack
+    stack.clear()
+    stack.site.stop()
+    stack.redis.stop()
+    stack.postgres.control("stop", "-m", "immediate")
+
+
+@pytest.fixture
+def stack(whole_stack):
+    """The servers, without a worker."""
+    whole_stack.clear()
+    yield whole_stack
+    whole_stack.redis.ask("CONFIG SET maxmemory 0")
+    whole_stack.clear()
+
+
+mended = pytest.mark.parametrize("environment", [{}, {"AS_UPSTREAM": "1"}], ids=["mended", "as upstream"])
+
+
+def first_process(stack):
+    """Wait until long_at_first() has begun; return its process."""
+    ((pid,),) = wait_until(lambda: stack.execute("SELECT pid FROM ran WHERE token = 'begun'"))
+    return psutil.Process(pid)
+
+
+def has_ended(process):
+    try:
+        return process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+# The end of a worker
+
+
+def test_sigterm_ends_a_worker_in_time(stack):
+    """With the time that it has on servers; what has not ended then is done by the next worker at once."""
+    environment = {"DJANGO_SETTINGS_MODULE": "outage_settings"}
+    worker = stack.start("worker", "--concurrency=1", **environment)
+    stack.do("long_at_first.delay(40)")
+    first_process(stack)
+    took = worker.signal(signal.SIGTERM)
+    ran = stack.ran()
+    stack.start("worker", "--concurrency=1", **environment)
+    wait_until(lambda: stack.ran() == {"begun": 2, "done": 1})
+
+    assert 20 <= took < 25
+    assert ran == {"begun": 1}
+
+
+def test_sigterm_to_all_processes_loses_no_task(stack):
+    worker = stack.start("worker", "--concurrency=1")
+    stack.do("long_at_first.delay(40)")
+    first_process(stack)
+    os.killpg(worker.process.pid, signal.SIGTERM)
+    worker.process.wait(10)
+    stack.start("worker", "--concurrency=1")
+
+    wait_until(lambda: stack.ran() == {"begun": 2, "done": 1})
+
+
+def test_sigterm_ends_a_worker_whose_broker_is_refused(stack):
+    worker = stack.start("worker", "--concurrency=1")
+    with refused(stack):
+        wait_until(lambda: worker.lines("error"))
+        took = worker.signal(signal.SIGTERM)
+
+    assert took < 10
+
+
+@mended
+def test_sigterm_ends_a_worker_whose_broker_hangs(stack, environment):
+    worker = stack.start("worker", "--concurrency=1", **environment)
+    with black_holed(stack):
+        time.sleep(4)  # two heartbeats
+        worker.process.send_signal(signal.SIGTERM)
+        with pytest.raises(subprocess.TimeoutExpired) if environment else contextlib.nullcontext():
+            worker.process.wait(10)
+
+
+# A broker that fails
+
+
+def test_lost_connection_ends_what_runs_before_it_runs_again(stack):
+    stack.start("worker", "--concurrency=2")
+    stack.do("long_at_first.delay(40)")
+    first = first_process(stack)
+    with refused(stack):
+        wait_until(lambda: has_ended(first))
+
+    wait_until(lambda: stack.ran() == {"begun": 2, "done": 1})
+
+
+@mended
+def test_worker_outlives_a_restart_of_redis(stack, environment):
+    worker = stack.start("worker", "--concurrency=1", **environment)
+    stack.do("long_at_first.delay(40)")
+    first_process(stack)
+    with refused(stack):
+        stack.redis.stop()
+        time.sleep(1)
+        stack.redis.start()
+
+    if environment:
+        wait_until(lambda: worker.process.poll() is not None)
+    else:
+        wait_until(lambda: stack.ran() == {"begun": 2, "done": 1})
+        assert worker.process.poll() is None
+
+
+@mended
+def test_worker_empties_a_full_redis(stack, environment):
+    worker = stack.start("worker", "--concurrency=1", **environment)
+    stack.do("for number in range(4): record.delay(number, 0.5)")
+    wait_until(stack.ran)
+    stack.redis.ask("CONFIG SET maxmemory-policy noeviction")
+    stack.redis.ask("CONFIG SET maxmemory 1")
+
+    if environment:
+        wait_until(lambda: worker.process.poll() is not None or "OutOfMemory" in str(worker.lines("critical")))
+    else:
+        wait_until(lambda: stack.ran() == {str(number): 1 for number in range(4)})
+        wait_until(lambda: stack.redis.ask("SELECT 1\r\nHLEN unacked") == "+OK\r\n:0")
+        assert worker.process.poll() is None
+
+
+def test_worker_waits_for_a_full_redis(stack):
+    stack.do("record.delay('waits')")
+    stack.redis.ask("CONFIG SET maxmemory-policy noeviction")
+    stack.redis.ask("CONFIG SET maxmemory 1")
+    worker = stack.start("worker", wait=False)
+    wait_until(lambda: worker.lines("error"))
+    stack.redis.ask("CONFIG SET maxmemory 0")
+
+    wait_until(lambda: stack.ran() == {"waits": 1})
+
+
+@mended
+def test_worker_goes_on_when_it_could_not_acknowledge(stack, environment):
+    stack.start("worker", "--concurrency=1", **environment)
+    stack.do("record.delay('first', 2)")
+    time.sleep(1)
+    with stopped(stack):
+        wait_until(lambda: stack.ran() == {"first": 1})
+        time.sleep(1.5)
+    stack.do("record.delay('second')")
+
+    if environment:
+        time.sleep(5)
+        assert stack.ran() == {"first": 1}
+    else:
+        wait_until(lambda: stack.ran()["second"] == 1)
+
+
+# Liveness
+
+
+def alive(stack, name, **environment):
+    program = stack.project.package / "scaling" / "alive.py"
+    environment = stack.site.environment | environment
+    return stack.project.run(stack.project.python, program, name, check=False, **environment)
+
+
+def test_liveness_is_that_of_the_main_loop(stack):
+    """A main process that hangs is not alive, whatever its threads do; without a broker it is."""
+    worker = stack.start("worker", "--hostname=high@%h")
+    wait_until(lambda: alive(stack, "high").returncode == 0)
+    for outage in (refused, black_holed, stopped):
+        with outage(stack):
+            time.sleep(5)
+            assert alive(stack, "high").returncode == 0
+    worker.process.send_signal(signal.SIGUSR2)
+    wait_until(lambda: alive(stack, "high").returncode == 1)
+
+    assert re.fullmatch(r"high was last alive \d+ seconds ago\n", alive(stack, "high").stdout)
+
+
+def test_liveness_is_that_of_one_environment(stack, tmp_path):
+    stack.start("worker", "--hostname=high@%h")
+    wait_until(lambda: alive(stack, "high").returncode == 0)
+    other = tmp_path / "config.json"
+    other.write_bytes(Path(stack.site.environment["DJANGO_CONFIG"]).read_bytes())
+
+    assert alive(stack, "high", DJANGO_CONFIG=str(other)).returncode == 1
+
+
+@pytest.mark.parametrize("kind", ["link", "open folder", "foreign folder"])
+def test_liveness_trusts_nobody_elses_files(stack, tmp_path, kind):
+    folder = tmp_path / f"my_project-{os.getuid()}"
+    if kind == "link":
+        folder.symlink_to(tmp_path)
+    else:
+        folder.mkdir()
+        folder.chmod(0o777 if kind == "open folder" else 0o700)
+    if kind == "foreign folder":
+        if os.getuid():
+            pytest.skip("needs root, who can give files away")
+        os.chown(folder, 12345, 12345)
+    before = list(tmp_path.iterdir())
+    worker = stack.start("worker", "--hostname=high@%h", TMPDIR=str(tmp_path))
+    probe = alive(stack, "high", TMPDIR=str(tmp_path))
+    said = f"{folder} is not a folder of this user alone: delete it, or set TMPDIR"
+
+    assert probe.returncode == 1
+    assert said in probe.stdout
+    assert said in str(worker.lines("error"))
+    assert not list(folder.iterdir()) or list(tmp_path.iterdir()) == before
+
+
+# What a developer meets
+
+
+def test_make_dev_says_why_redis_does_not_start(with_celery, tmp_path):
+    project = with_celery.copy(tmp_path)
+    data = project.path / ".local" / "redis"
+    (data / "appendonlydir").mkdir(parents=True)
+    for file in ("appendonly.aof", "appendonlydir/appendonly.aof.manifest"):  # of Redis 6 and of Redis 7
+        (data / file).write_text("damaged\n")
+    started = time.monotonic()
+    ran = subprocess.run(
+        ["make", "dev"], cwd=project.path, env=clean_environment(), capture_output=True, text=True, timeout=60
+    )
+
+    assert ran.returncode
+    assert time.monotonic() - started < 30
+    assert "AOF" in ran.stderr
+    assert f"begin with empty queues: rm -r {data}" in ran.stderr
+
+
+@pytest.mark.parametrize("base", ["celery.Task", "celery.contrib.django.task.DjangoTask"])
+def test_task_without_the_outbox_is_reported(with_celery, tmp_path, base):
+    project = with_celery.copy(tmp_path)
+    with (project.package / "scaling" / "tasks.py").open("a") as tasks:
+        tasks.write(
+            "\nimport celery.contrib.django.task\n\n\n"
+            f"@shared_task(base={base})\ndef other():\n    pass\n\n\n"
+            "class Base(celery.current_app.Task):\n    abstract = True\n\n\n"
+            "@shared_task(base=Base)\ndef derived():\n    pass\n"
+        )
+    environment = project.configure(tmp_path)
+    said = project.manage("check", check=False, **environment)
+
+    assert said.returncode == 1
+    assert said.stdout.count("scaling.E004") == 1
+    assert "The base of the task my_project.scaling.tasks.other is not derived from" in said.stdout
