@@ -88,8 +88,9 @@ def whole_stack(with_celery, tmp_path_factory, statsd):  # noqa: F811
     with (stack.project.package / "accounts" / "tasks.py").open("a") as tasks:
         tasks.write(TASKS)
     outbox = stack.project.package / "scaling" / "outbox.py"
-    assert "REPORT = 60" in outbox.read_text()
-    outbox.write_text(outbox.read_text().replace("REPORT = 60", "REPORT = 1"))
+    for figure, lower in (("REPORT = 60", "REPORT = 1"), ("DELIVERIES = 5", "DELIVERIES = 2")):
+        assert figure in outbox.read_text()
+        outbox.write_text(outbox.read_text().replace(figure, lower))
     with (folder / "celery_settings.py").open("a") as settings:
         settings.write(f'STATSD_URL = "udp://127.0.0.1:{statsd.getsockname()[1]}"\n')
     (folder / "bad_schedule.py").write_text(BAD_SCHEDULE)
@@ -216,14 +217,16 @@ def test_unknown_task_is_kept_with_an_error(stack):
 
 
 def test_discarded_task_is_not_run_although_it_was_sent(stack):
-    stack.do("record.delay_on_commit('busy', 3)\nfor number in range(5): record.delay_on_commit(number)")
-    wait_until(lambda: stack.waiting() == 0)
-    said = stack.project.manage("outbox", "discard", "--queue", "default", "--state", "sent", **stack.site.environment).stdout
-    stack.do("record.delay_on_commit('next')")
+    """Nor does it come back when the broker has lost it, too: nothing has to be purged there."""
+    stack.do("record.delay_on_commit('busy', 2)\nfor number in range(5): record.delay_on_commit(number)")
+    wait_until(lambda: rows(stack, "sent IS NOT NULL AND started IS NULL") == 5)
+    stack.do(
+        "from django.core.management import call_command\n"
+        "call_command('outbox', 'discard', '--queue', 'default', '--state', 'sent')\nrecord.delay_on_commit('next')"
+    )
     wait_until(lambda: nothing_left(stack) and stack.ran()["next"])
 
     assert stack.ran() == {"busy": 1, "next": 1}
-    assert said == "Tasks that are discarded: 5\n"
 
 
 def test_task_that_has_ended_is_not_run_when_it_is_delivered_again(stack):
@@ -250,6 +253,18 @@ def test_retry_survives_a_broker_that_its_process_cannot_reach(stack, worker, ca
         wait_until(lambda: [line for line in worker.lines() if line.get("outcome")])
     wait_until(lambda: len(stack.ran()) == 3)
     wait_until(lambda: nothing_left(stack))
+
+    assert stack.ran() == {"a 0": 1, "a 1": 1, "a 2": 1}
+
+
+def test_retry_goes_to_the_broker_if_the_database_does_not_take_it(stack):
+    stack.do("try_again.delay('a', countdown=0.2, seconds=0.5)")
+    wait_until(stack.ran)
+    stack.execute("ALTER TABLE scaling_outboxmessage RENAME TO away")
+    try:
+        wait_until(lambda: len(stack.ran()) == 3)
+    finally:
+        stack.execute("ALTER TABLE away RENAME TO scaling_outboxmessage")
 
     assert stack.ran() == {"a 0": 1, "a 1": 1, "a 2": 1}
 
@@ -300,8 +315,8 @@ def test_task_that_kills_its_process_is_given_up(stack, worker):
     (error,) = wait_until(lambda: errors(stack), 60)
     wait_until(lambda: stack.ran()["next"])
 
-    assert stack.ran() == {"killed": 5, "next": 1}
-    assert "5" in error
+    assert stack.ran() == {"killed": 2, "next": 1}
+    assert "2 times" in error
     assert any("given up" in line["message"] for line in worker.lines("error"))
 
 
