@@ -51,31 +51,57 @@ class TimestampedModel(models.Model):
 
 
 class OutboxMessage(models.Model):
-    """A task that delay_on_commit() asked for: it exists if and only if its transaction is committed.
+    """A task that delay_on_commit() asked for, or a retry: there from the transaction that asked until the task ended.
 
-    A worker sends it to the broker, in the order of the ids, and the task deletes it when it begins: what a broker lost
-    is still there. What cannot be sent although the broker is there is kept with its error: clear that to have it sent.
+    A worker sends it to the broker when it is due, notes here that the task begins, and deletes it when that has ended;
+    a task without its row is not run. What cannot be sent or run is kept with its error.
     """
+
+    STATES = {
+        "waiting": models.Q(sent=None, error=""),
+        "sent": models.Q(sent__isnull=False, started=None, error=""),
+        "running": models.Q(sent__isnull=False, started__isnull=False, error=""),
+        "error": ~models.Q(error=""),
+    }
 
     created = models.DateTimeField(auto_now_add=True)
     task = models.TextField()
+    task_id = models.TextField()
     arguments = models.TextField()
     queue = models.TextField()
-    sent = models.DateTimeField(null=True)  # or when it may begin, if that is later
+    due = models.DateTimeField(db_default=models.functions.Now())  # by the clock that workers ask, the database's
+    expires = models.DateTimeField(null=True)
+    sent = models.DateTimeField(null=True)
+    started = models.DateTimeField(null=True)
+    deliveries = models.PositiveSmallIntegerField(default=0)  # that began
     error = models.TextField(blank=True)
 
     objects = FetchModeManager()
 
     class Meta:
-        # Where workers look all the time, however many wait for their tasks to begin
-        indexes = [models.Index("id", name="outbox_unsent", condition=models.Q(sent=None, error=""))]
+        verbose_name = "task in the outbox"
+        verbose_name_plural = "tasks in the outbox"
+        # Where workers look all the time, however many rows wait for their time, for a worker, or for a person
+        indexes = [
+            models.Index("due", "id", name="outbox_waiting", condition=models.Q(sent=None, error="")),
+            models.Index("sent", name="outbox_sent", condition=models.Q(sent__isnull=False, error="")),
+            models.Index("id", name="outbox_error", condition=~models.Q(error="")),
+        ]
 
     def __str__(self):
         return self.task
 
+    @property
+    def state(self):
+        if self.error:
+            return "error"
+        if self.sent is None:
+            return "waiting"
+        return "running" if self.started else "sent"
+
 
 class PeriodicRun(models.Model):
-    """When an entry of beat's schedule last ran; the row's lock lets one beat run it."""
+    """When an entry of beat's schedule last ran, or a worker last reported: so that one process does it for all."""
 
     name = models.TextField(primary_key=True)
     last_run_at = models.DateTimeField()

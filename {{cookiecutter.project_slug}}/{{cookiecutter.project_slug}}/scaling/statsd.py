@@ -14,8 +14,13 @@ def send(url, line):
     tags = f"#route:{(line['route'] or 'none').translate(RESERVED)},status:{line['status'] // 100}xx"
     timers = (f"request.{name}:{line[name]}|ms|{tags}" for name in ("ms", "database_ms"))
     counts = (f"request.{name}:{line[name]}|c|{tags}" for name in ("queries", "cache_hits", "cache_misses"))
+    emit(url, [*timers, *counts])
+
+
+def emit(url, metrics):
+    """Send lines of the protocol."""
     with contextlib.suppress(OSError):
-        connected(url).send("\n".join([*timers, *counts]).encode())
+        connected(url).send("\n".join(metrics).encode())
 
 
 @functools.cache
