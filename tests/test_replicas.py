@@ -283,6 +283,14 @@ def test_no_replicas(with_replica, folder, servers, site):
     assert f"['default'] [{servers.ports[0]}] 0 False\n" in ran.stdout
 
 
+def test_development_meets_the_router_and_the_middleware(with_replica):
+    script = "from django.db import router; from django.conf import settings as s; print(s.MIDDLEWARE, router.routers)"
+    ran = with_replica.manage("shell", "--no-imports", "-c", script)
+
+    assert "scaling.replicas.router.Router object" in ran.stdout
+    assert "scaling.replicas.replicas" in ran.stdout
+
+
 def numbers(servers, ports):
     """Return which servers answered: 0 is the primary, 1 any replica."""
     return [min(1, servers.ports.index(port)) for port in ports]

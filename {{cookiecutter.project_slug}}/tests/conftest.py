@@ -58,6 +58,7 @@ def unasked_replicas(monkeypatch):
     """Ask no replica how far it is, so that none is read from: the connections would outlive the test database."""
     watch.asked.set()
     watch.paused.clear()
+    watch.receipts.clear()
     monkeypatch.setattr(watch, "start", lambda: None)
     monkeypatch.setattr(watch, "known", {})
 
