@@ -40,7 +40,7 @@ def accepted():
 @pytest.mark.django_db
 def test_connections_suffice(settings):
     settings.DATABASE_POOLER = "none"
-    settings.WORKERS, settings.THREADS, settings.HOSTS = 1, 1, accepted() - checks.RESERVE
+    settings.WORKERS, settings.THREADS, settings.HOSTS = 1, accepted() - checks.RESERVE - 1, 1
 
     assert checks.connections_suffice(databases=["default"]) == []
 
@@ -48,7 +48,7 @@ def test_connections_suffice(settings):
 @pytest.mark.django_db
 def test_connections_short_by_one(settings):
     settings.DATABASE_POOLER = "none"
-    settings.WORKERS, settings.THREADS, settings.HOSTS = 1, 1, accepted() - checks.RESERVE + 1
+    settings.WORKERS, settings.THREADS, settings.HOSTS = 1, accepted() - checks.RESERVE, 1
 
     (warning,) = checks.connections_suffice(databases=["default"])
 

@@ -58,11 +58,11 @@ def connections_suffice(databases, **kwargs):
     except OperationalError:  # a server that is down is not this check's to report
         return []
     workers, threads, hosts = settings.WORKERS, settings.THREADS, settings.HOSTS
-    needed = workers * threads * hosts + RESERVE
-    message = f"{workers} workers x {threads} threads x {hosts} hosts and {RESERVE} more need {needed} connections"
+    needed = workers * (threads + 1) * hosts + RESERVE  # each worker keeps one to probe the server on: deadline.py
+    message = f"{workers} workers x ({threads} threads + 1) x {hosts} hosts and {RESERVE} more need {needed}"
     hint = "Lower WORKERS, THREADS or HOSTS in the config, raise max_connections, or put PgBouncer in between."
     short = needed > accepted
-    return [Warning(f"{message}; PostgreSQL accepts {accepted}.", hint=hint, id="scaling.W001")] if short else []
+    return [Warning(f"{message} connections; PostgreSQL accepts {accepted}.", hint=hint, id="scaling.W001")] if short else []
 {% if cookiecutter.media_storage == "s3" %}
 
 

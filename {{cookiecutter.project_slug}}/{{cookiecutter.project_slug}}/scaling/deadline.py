@@ -38,7 +38,7 @@ class Request:
 
     def __init__(self, path):
         self.path, self.thread = path, threading.get_ident()
-        self.databases = [database for database in connections.all() if isinstance(database, DatabaseWrapper)]
+        self.databases = databases()
 
     def __enter__(self):
         self.start = time.monotonic()
@@ -85,6 +85,11 @@ class Request:
         return f"{self.path} after {self.seconds():.0f} s: {what}\n{stack}"
 
 
+def databases():
+    """Return those of this thread, connected or not."""
+    return [database for database in connections.all() if isinstance(database, DatabaseWrapper)]
+
+
 def end_waits():
     time.sleep(TICK)
     with lock:
@@ -100,10 +105,9 @@ def probe_databases():
     """Probe what a request waits for and, until it answers again, what failed, so that no visitor has to find out."""
     suspicious = suspicion.is_set()
     suspicion.clear()
-    for database in connections.all():
-        if isinstance(database, DatabaseWrapper):
-            if suspicious or database.alias in database.retry or not database.is_usable():
-                database.probe()
+    for database in databases():
+        if suspicious or database.alias in database.retry or not database.is_usable():
+            database.probe()
     suspicion.wait(timeouts.DATABASE_CONNECT)
 
 
