@@ -176,7 +176,7 @@ def outage(site, record_property):
         with Load(site, *VISITORS) as after:
             time.sleep(1)
         failed_after = sum(status != 200 for _, status, *_ in after.answers)
-        queries, plain = ("/rows/", "/write/"), ("/none/",)
+        queries, plain = ("/rows/", "/write/", "/four/"), ("/none/",)
 
         def counts(paths):
             return " ".join(f"{n}×{status}" for status, n in sorted(load.statuses(*paths).items(), key=str))
@@ -209,18 +209,7 @@ def test_black_holed(outage, relay):
 
 
 def test_stopped(outage, postgres):
-    pids = []
-
-    def stop():
-        pids[:] = postgres.processes()
-        for pid in pids:
-            os.kill(pid, signal.SIGSTOP)
-
-    def resume():
-        for pid in pids:
-            os.kill(pid, signal.SIGCONT)
-
-    load = outage("stopped (SIGSTOP)", stop, resume, 6)
+    load = outage("stopped (SIGSTOP)", postgres.stop, postgres.resume, 6)
     assert load.statuses("/rows/")[503]
     assert load.worst("/rows/", "/write/", "/none/") < HUNG + MARGIN
 
@@ -235,7 +224,7 @@ def test_slow_connects(outage, relay):
         "/four/",
         "/anew/",
     )
-    assert set(load.statuses("/rows/", "/write/", "/four/", "/none/")) == {200}
+    assert set(load.statuses("/rows/", "/write/", "/four/")) == {200}
     assert set(load.statuses("/anew/")) >= {503}
 
 
@@ -505,6 +494,22 @@ class TestPgBouncer:
         with Load(pooled_site, *VISITORS) as load:
             time.sleep(1)
         assert set(load.statuses("/rows/", "/write/", "/none/")) == {200}
+
+    def test_statement_that_fills_the_pool(self, pooled_site):
+        """The others wait in PgBouncer's queue, and so do the probes: that is no server that hangs."""
+        with Load(pooled_site, *VISITORS, "/four/") as load:
+            time.sleep(5)
+        assert set(load.statuses("/rows/", "/write/", "/four/")) == {200}
+
+    def test_stopped(self, pooled_site, postgres):
+        """PgBouncer still takes connections: the deadline ends the request."""
+        postgres.stop()
+        try:
+            status, _, _, seconds = pooled_site.get("/rows/")
+        finally:
+            postgres.resume()
+        assert status == 503
+        assert seconds < REQUEST + MARGIN
 
     def test_timeouts_are_those_of_the_role(self, pooled_site):
         assert {name: pooled_site.get(f"/show/?name={name}")[1] for name in TIMEOUTS} == TIMEOUTS

@@ -61,8 +61,9 @@ def connections_suffice(databases, **kwargs):
     needed = workers * (threads + 1) * hosts + RESERVE  # each worker keeps one to probe the server on: deadline.py
     message = f"{workers} workers x ({threads} threads + 1) x {hosts} hosts and {RESERVE} more need {needed}"
     hint = "Lower WORKERS, THREADS or HOSTS in the config, raise max_connections, or put PgBouncer in between."
-    short = needed > accepted
-    return [Warning(f"{message} connections; PostgreSQL accepts {accepted}.", hint=hint, id="scaling.W001")] if short else []
+    if needed <= accepted:
+        return []
+    return [Warning(f"{message} connections; PostgreSQL accepts {accepted}.", hint=hint, id="scaling.W001")]
 {% if cookiecutter.media_storage == "s3" %}
 
 
