@@ -44,6 +44,7 @@ class Request:
         self.start = time.monotonic()
         with lock:
             requests.add(self)
+            start_watching()
 
     def __exit__(self, *error):
         with lock:
@@ -138,7 +139,6 @@ def deadline_middleware(get_response):
         raise MiddlewareNotUsed
 
     def middleware(request):
-        start_watching()
         current = Request(request.path)
         with current:
             response = get_response(request)
