@@ -86,6 +86,16 @@ class Postgres:
         children = subprocess.run(["pgrep", "-P", main], capture_output=True, text=True, check=True).stdout.split()
         return [int(pid) for pid in [main, *children]]
 
+    def stop(self):
+        """Have it hang, with all its processes, until resume()."""
+        self.stopped = self.processes()
+        for pid in self.stopped:
+            os.kill(pid, signal.SIGSTOP)
+
+    def resume(self):
+        for pid in self.stopped:
+            os.kill(pid, signal.SIGCONT)
+
     def replica(self, folder, port=None):
         """Start a streaming replica in a folder; it reaches this server on a port, by default the server's own."""
         replica = copy.copy(self)

@@ -2,8 +2,6 @@
 
 import http.client
 import json
-import os
-import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -108,8 +106,46 @@ def test_each_request_has_a_line_in_the_log(site):
         status, _, headers, _ = site.get(path, **{"X-Request-ID": request_id})
         assert (status, headers["X-Request-ID"]) == (200, request_id)
 
-        def lines():
+        def lines(request_id=request_id):
             found = [json.loads(line) for line in site.log.read_text().splitlines() if f'"{request_id}"' in line]
             return [(line["route"], line["status"], line["queries"]) for line in found]
 
         assert wait_until(lines) == [(path, 200, 1)]
+
+
+def read_stream(site):
+    """Return what a stream that breaks off ends with."""
+    connection = http.client.HTTPConnection("127.0.0.1", site.port, timeout=40)
+    connection.request("GET", "/stream/")
+    try:
+        return connection.getresponse().read()
+    except http.client.IncompleteRead as error:
+        return error
+    finally:
+        connection.close()
+
+
+def test_no_request_waits_for_a_hung_server(site, postgres, relay):
+    with ThreadPoolExecutor() as clients:
+        pages = [clients.submit(site.get, path) for path in ("/sleep/", "/async/sleep/")]
+        stream = clients.submit(read_stream, site)
+        wait_until(lambda: len(postgres.execute(SLEEPING)) == 3)
+        relay.flowing.clear()
+        start = time.monotonic()
+        try:
+            assert [page.result()[0] for page in pages] == [503, 503]
+            assert isinstance(stream.result(), http.client.IncompleteRead)
+            assert time.monotonic() - start < HUNG + MARGIN
+            assert site.get("/livez")[0] == 200
+        finally:
+            relay.flowing.set()
+    wait_until(lambda: site.get("/rows/")[0] == 200)
+
+
+def test_connections_of_readers_who_left_end(site, postgres):
+    for _ in range(6):
+        client = http.client.HTTPConnection("127.0.0.1", site.port)
+        client.request("GET", "/sleep/")
+        client.close()
+    wait_until(lambda: postgres.execute(SLEEPING))
+    wait_until(lambda: postgres.execute(SESSIONS)[0][0] == WORKERS)

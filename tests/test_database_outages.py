@@ -5,13 +5,18 @@ and PostgreSQL can refuse connections or keep them open in silence. A table of a
 """
 
 import contextlib
+import http.client
+import itertools
 import json
 import os
 import signal
 import subprocess
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
+import psutil
 import psycopg
 import pytest
 from conftest import free_port, needs
@@ -39,7 +44,7 @@ import time
 
 from django.contrib.auth import get_user_model
 from django.db import connection, connections, transaction
-from django.http import HttpResponse
+from django.http import HttpResponse, StreamingHttpResponse
 from django.urls import path
 
 from my_project.urls import handler500
@@ -92,6 +97,10 @@ def anew(request):
     return HttpResponse("connected")
 
 
+def stream(request):
+    return StreamingHttpResponse(f"{execute('SELECT pg_sleep(0.1)')}." for _ in range(int(request.GET["pieces"])))
+
+
 def busy(request):
     time.sleep(11.5)
     return HttpResponse("busy")
@@ -107,6 +116,7 @@ urlpatterns = [
     path("nap/", lambda request: HttpResponse(execute("SELECT pg_sleep(0.1)"))),
     path("four/", lambda request: HttpResponse(execute("SELECT pg_sleep(4)"))),
     path("anew/", anew),
+    path("stream/", stream),
     path("wrong/", lambda request: HttpResponse(execute("SELECT * FROM no_such_table"))),
     path("abandoned/", abandoned),
     path("locked/", locked),
@@ -166,7 +176,7 @@ def outage(site, record_property):
         with Load(site, *VISITORS) as after:
             time.sleep(1)
         failed_after = sum(status != 200 for _, status, *_ in after.answers)
-        queries, plain = ("/rows/", "/write/"), ("/none/",)
+        queries, plain = ("/rows/", "/write/", "/four/"), ("/none/",)
 
         def counts(paths):
             return " ".join(f"{n}×{status}" for status, n in sorted(load.statuses(*paths).items(), key=str))
@@ -199,18 +209,7 @@ def test_black_holed(outage, relay):
 
 
 def test_stopped(outage, postgres):
-    pids = []
-
-    def stop():
-        pids[:] = postgres.processes()
-        for pid in pids:
-            os.kill(pid, signal.SIGSTOP)
-
-    def resume():
-        for pid in pids:
-            os.kill(pid, signal.SIGCONT)
-
-    load = outage("stopped (SIGSTOP)", stop, resume, 6)
+    load = outage("stopped (SIGSTOP)", postgres.stop, postgres.resume, 6)
     assert load.statuses("/rows/")[503]
     assert load.worst("/rows/", "/write/", "/none/") < HUNG + MARGIN
 
@@ -225,7 +224,7 @@ def test_slow_connects(outage, relay):
         "/four/",
         "/anew/",
     )
-    assert set(load.statuses("/rows/", "/write/", "/four/", "/none/")) == {200}
+    assert set(load.statuses("/rows/", "/write/", "/four/")) == {200}
     assert set(load.statuses("/anew/")) >= {503}
 
 
@@ -349,11 +348,91 @@ def test_outage_is_logged_once_with_its_traceback(site):
     assert "in abandoned" in log
 
 
-def test_busy_request_is_reported_with_its_stack(site):
-    assert site.get("/busy/")[0] == 200
+def test_requests_longer_than_the_deadline(site):
+    """A request that is late outside the database is reported with its stack; a stream may take its time."""
+    with ThreadPoolExecutor() as clients:
+        busy, stream = clients.submit(site.get, "/busy/"), clients.submit(site.get, "/stream/?pieces=110")
+    assert busy.result()[0] == 200
+    assert stream.result()[1].count(".") == 110
+    assert stream.result()[3] > REQUEST
     log = site.log.read_text()
+    assert "/stream/ after" not in log
     assert log.count("/busy/ after 10 s: cannot end it outside the database") == 1
     assert "in busy" in log
+
+
+@pytest.fixture(scope="module")
+def small_site(default_project, folder, postgres, relay, site):
+    """One worker of four threads."""
+    url = postgres.url("site", relay.port)
+    small = Site(default_project, folder, URLS, DATABASE_URL=url, WORKERS=1, THREADS=THREADS)
+    try:
+        small.start("/rows/")
+        yield small
+    finally:
+        small.stop()
+
+
+def read_stream(site, begun):
+    """Read a stream that breaks off; return how it ended."""
+    connection = http.client.HTTPConnection("127.0.0.1", site.port, timeout=40)
+    connection.request("GET", "/stream/?pieces=300")
+    response = connection.getresponse()
+    begun.append(response.read(1))
+    try:
+        return response.read()
+    except http.client.HTTPException as error:
+        return error
+    finally:
+        connection.close()
+
+
+def test_streams_do_not_wait_for_a_hung_server(small_site, relay, record_property):
+    """A stream in each thread: what has no database to wait for is served again as soon as these have ended."""
+    begun = []
+    with ThreadPoolExecutor() as clients:
+        streams = [clients.submit(read_stream, small_site, begun) for _ in range(THREADS)]
+        wait_until(lambda: len(begun) == THREADS)
+        relay.flowing.clear()
+        try:
+            status, _, _, seconds = small_site.get("/livez")
+            ends = [stream.result() for stream in streams]
+        finally:
+            relay.flowing.set()
+    record_property(TABLE, f"{'hung, streams':<22}{'4×broken off':<26}{'':>9}{f'1×{status}':>14}{seconds:>5.2f} s")
+    assert status == 200
+    assert seconds < HUNG + MARGIN
+    assert {type(end) for end in ends} == {http.client.IncompleteRead}
+    wait_until(lambda: small_site.get("/rows/")[0] == 200, RECOVERY)
+
+
+def test_deadline_survives_a_worker_without_descriptors(small_site, postgres, relay):
+    """A connection needs two, of which one is left: psycopg raises an OSError then."""
+    (worker,) = psutil.Process(small_site.process.pid).children()
+    with ThreadPoolExecutor() as clients:
+        page = clients.submit(small_site.get, "/sleep/")
+        wait_until(lambda: postgres.execute(SLEEPING))
+        limits = worker.rlimit(psutil.RLIMIT_NOFILE)
+        used = {int(file.name) for file in Path(f"/proc/{worker.pid}/fd").iterdir()}
+        _, limit = itertools.islice((number for number in itertools.count() if number not in used), 2)
+        worker.rlimit(psutil.RLIMIT_NOFILE, (limit, limits[1]))
+        try:
+            postgres.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE application_name = 'my_project' AND state = 'idle'"
+            )
+            wait_until(lambda: "Too many open files" in small_site.log.read_text())
+        finally:
+            worker.rlimit(psutil.RLIMIT_NOFILE, limits)
+        assert page.result()[0] == 503
+        page = clients.submit(small_site.get, "/sleep/")
+        wait_until(lambda: postgres.execute(SLEEPING))
+        relay.flowing.clear()
+        try:
+            assert page.result()[0] == 503
+        finally:
+            relay.flowing.set()
+        assert page.result()[3] < HUNG + MARGIN
 
 
 @pytest.mark.parametrize("command", [["python", "manage.py"], ["django-admin"], ["python", "-m", "django"]])
@@ -415,6 +494,22 @@ class TestPgBouncer:
         with Load(pooled_site, *VISITORS) as load:
             time.sleep(1)
         assert set(load.statuses("/rows/", "/write/", "/none/")) == {200}
+
+    def test_statement_that_fills_the_pool(self, pooled_site):
+        """The others wait in PgBouncer's queue, and so do the probes: that is no server that hangs."""
+        with Load(pooled_site, *VISITORS, "/four/") as load:
+            time.sleep(5)
+        assert set(load.statuses("/rows/", "/write/", "/four/")) == {200}
+
+    def test_stopped(self, pooled_site, postgres):
+        """PgBouncer still takes connections: the deadline ends the request."""
+        postgres.stop()
+        try:
+            status, _, _, seconds = pooled_site.get("/rows/")
+        finally:
+            postgres.resume()
+        assert status == 503
+        assert seconds < REQUEST + MARGIN
 
     def test_timeouts_are_those_of_the_role(self, pooled_site):
         assert {name: pooled_site.get(f"/show/?name={name}")[1] for name in TIMEOUTS} == TIMEOUTS

@@ -76,6 +76,16 @@ def test_live_connection_is_kept_without_asking_the_server(admin):
     assert admin.execute("SELECT query_start FROM pg_stat_activity WHERE pid = %s", [pid]).fetchone() == seen
 
 
+def test_old_connection_is_kept_while_there_would_be_no_other(admin, monkeypatch):
+    pid = connection.connection.info.backend_pid
+    monkeypatch.setitem(connection.retry, connection.alias, time.monotonic() + 60)
+    connection.close_at = time.monotonic() - 1
+    close_old_connections()
+
+    assert show("lock_timeout")
+    assert connection.connection.info.backend_pid == pid
+
+
 def test_wait_is_ended_and_the_next_query_succeeds(admin):
     pid = connection.connection.info.backend_pid
     start = time.monotonic()

@@ -72,6 +72,8 @@ def connections_held(alias):
     """Return how many connections to a server are held, by those who hold them."""
     workers, threads, hosts = settings.WORKERS, settings.THREADS, settings.HOSTS
     held = {f"{workers} workers x {threads} threads x {hosts} hosts": workers * threads * hosts}
+    if alias == "default":
+        held[f"{workers * hosts} that workers probe the server on"] = workers * hosts
 {% if cookiecutter.use_replica %}
     if watch.replicas():
         held[f"{workers * hosts} threads that watch the replicas"] = workers * hosts

@@ -38,12 +38,13 @@ class Request:
 
     def __init__(self, path):
         self.path, self.thread = path, threading.get_ident()
-        self.databases = [database for database in connections.all() if isinstance(database, DatabaseWrapper)]
+        self.databases = databases()
 
     def __enter__(self):
         self.start = time.monotonic()
         with lock:
             requests.add(self)
+            start_watching()
 
     def __exit__(self, *error):
         with lock:
@@ -85,6 +86,11 @@ class Request:
         return f"{self.path} after {self.seconds():.0f} s: {what}\n{stack}"
 
 
+def databases():
+    """Return those of this thread, connected or not."""
+    return [database for database in connections.all() if isinstance(database, DatabaseWrapper)]
+
+
 def end_waits():
     time.sleep(TICK)
     with lock:
@@ -100,10 +106,9 @@ def probe_databases():
     """Probe what a request waits for and, until it answers again, what failed, so that no visitor has to find out."""
     suspicious = suspicion.is_set()
     suspicion.clear()
-    for database in connections.all():
-        if isinstance(database, DatabaseWrapper):
-            if suspicious or database.alias in database.retry or not database.is_usable():
-                database.probe()
+    for database in databases():
+        if suspicious or database.alias in database.retry or not database.is_usable():
+            database.probe()
     suspicion.wait(timeouts.DATABASE_CONNECT)
 
 
@@ -134,7 +139,6 @@ def deadline_middleware(get_response):
         raise MiddlewareNotUsed
 
     def middleware(request):
-        start_watching()
         current = Request(request.path)
         with current:
             response = get_response(request)
