@@ -358,7 +358,9 @@ def test_pictures_in_a_browser(site, s3, tmp_path):
 
     browser = Browser(tmp_path)
     try:
-        browser.open(f"http://127.0.0.1:{site.port}/pictures?{urlencode({'url': [public, private, foreign]}, doseq=True)}")
+        browser.open(
+            f"http://127.0.0.1:{site.port}/pictures?{urlencode({'url': [public, private, foreign]}, doseq=True)}"
+        )
         widths = browser.evaluate("[...document.images].map(image => image.naturalWidth)")
         console = browser.console()
     finally:
