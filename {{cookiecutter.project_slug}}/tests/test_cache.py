@@ -1,18 +1,28 @@
+import enum
 import functools
+import pickle
 import subprocess
 import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, date, datetime, timedelta
+from datetime import time as time_of_day
+from decimal import Decimal
+from uuid import UUID
 
 import pytest
 from django.contrib.auth import get_user_model
+from django.contrib.auth.models import AnonymousUser, Group
 from django.core.cache import cache
 from django.core.management import call_command
+from django.core.paginator import Paginator
 from django.db import connection, connections, models, transaction
 from django.http import HttpResponse
 from django.template import Context, RequestContext, Template, TemplateSyntaxError
 from django.urls import path
+from django.utils.functional import SimpleLazyObject
+from django.utils.safestring import mark_safe
 from django.utils.translation import gettext_lazy
 
 from {{ cookiecutter.project_slug }}.scaling import cache as scaling_cache
@@ -91,6 +101,12 @@ class Article(TimestampedModel):
         return "an article"
 
 
+class ProxyArticle(Article):
+    class Meta:
+        app_label = "test_cache"
+        proxy = True
+
+
 def page(request):
     template = Template(
         "{% raw %}{% load scaling %}{% fragment LONG_TTL 'page' %}{{ content }} "
@@ -105,13 +121,14 @@ urlpatterns = [path("page/", page)]
 @pytest.fixture(autouse=True)
 def backend(request, settings, transactional_db):
     """Caching is on, and outside a transaction, as on the servers."""
-    name = getattr(request, "param", "db.DatabaseCache")
-    settings.CACHES = {"default": CACHES["default"] | {"BACKEND": f"django.core.cache.backends.{name}"}}
+    name = getattr(request, "param", "django.core.cache.backends.db.DatabaseCache")
+    settings.CACHES = {"default": CACHES["default"] | {"BACKEND": name}}
     yield
     cache.clear()
 
 
-on_each_backend = pytest.mark.parametrize("backend", ["db.DatabaseCache", "locmem.LocMemCache"], indirect=True)
+BACKENDS = [f"django.core.cache.backends.{name}" for name in ("db.DatabaseCache", "locmem.LocMemCache")]
+on_each_backend = pytest.mark.parametrize("backend", BACKENDS, indirect=True)
 
 
 @pytest.fixture
@@ -226,17 +243,114 @@ def test_cached_vary_on():
     assert [cached(name, 600, lambda: None, *vary_on) for name, *vary_on in variants] == list(range(len(variants)))
 
 
-def test_cached_vary_on_lazy_text():
-    assert make_key("key", gettext_lazy("yes")) == make_key("key", "yes")
+class Size(models.TextChoices):
+    SMALL = "s"
 
 
-def test_cached_vary_on_model():
-    """Two rows that look alike are two values, and a row that is not saved cannot have one."""
-    users = [get_user_model()(pk=number, username="same") for number in (1, 2)]
+class Level(models.IntegerChoices):
+    LOW = 1
 
-    assert len({make_key("key", *users[:1]), make_key("key", *users[1:]), make_key("key", "same")}) == 3
-    with pytest.raises(ValueError, match="not saved"):
-        make_key("key", get_user_model()(username="same"))
+
+class Color(enum.Enum):
+    RED = 1
+
+
+class Fruit(enum.Enum):
+    RED = 1
+
+
+def test_make_key_differs():
+    """What differs in type or value has a key of its own."""
+    now = datetime(2026, 1, 2)
+    values = [
+        *(None, "None", "", b"", b"x", "x", "b'x'", [], [[]], ["x"], "['x']", [None], 0, False, "False", 0.0, "0"),
+        *(1, "1", True, 1.0, Decimal("1"), Decimal("1.00"), b"1", [1], ["1"], [1, 1], Color.RED, Fruit.RED, "RED"),
+        *(now, now.replace(tzinfo=UTC), now.date(), now.time(), str(now), str(now.date()), timedelta(1), "1 day"),
+        *(UUID(int=1), str(UUID(int=1)), ["str", "x"], ("str", "y"), AnonymousUser(), "AnonymousUser", "anonymous"),
+    ]
+
+    assert len({make_key("key", value) for value in values}) == len(values)
+
+
+@pytest.mark.parametrize(
+    ("value", "same"),
+    [
+        (gettext_lazy("yes"), "yes"),
+        (mark_safe("<p>"), "<p>"),
+        (Size.SMALL, "s"),
+        (Level.LOW, 1),
+        (SimpleLazyObject(lambda: "text"), "text"),
+        (SimpleLazyObject(AnonymousUser), AnonymousUser()),
+        ((1, "a"), [1, "a"]),
+        (range(3), [0, 1, 2]),
+        (Paginator("abcd", 2).page(1), ["a", "b"]),
+        (time_of_day(1, 2), time_of_day(1, 2)),
+        (date(2026, 1, 2), date(2026, 1, 2)),
+    ],
+)
+def test_make_key_is_the_same(value, same):
+    assert make_key("key", value) == make_key("key", same)
+
+
+def test_make_key_of_rows(article):
+    """A row is the same however it was got, and another one than any that looks like it."""
+    other = Article.objects.create(title="old")
+    Article.objects.update(modified=article.modified)
+    article, other = Article.objects.order_by("pk")
+    key = make_key("key", article)
+
+    assert key != make_key("key", other)
+    assert make_key("key", SimpleLazyObject(lambda: article)) == key
+    assert make_key("key", ProxyArticle.objects.get(pk=article.pk)) == key
+    assert make_key("key", Article.objects.only("modified").get(pk=article.pk)) == key
+    rows = [make_key("key", rows) for rows in (Article.objects.order_by("pk"), [article, other], (article, other))]
+    assert len(set(rows)) == 1
+    assert rows[0] != make_key("key", Article.objects.order_by("-pk"))
+    article.save()
+    assert make_key("key", article) != key
+
+
+def test_make_key_of_rows_without_timestamps():
+    users = [get_user_model().objects.create(username=name) for name in ("ada", "bob")]
+
+    assert len({make_key("key", user) for user in [*users, AnonymousUser(), users[0].pk, str(users[0])]}) == 5
+    assert make_key("key", users[0]) == make_key("key", pickle.loads(pickle.dumps(users[0])))
+
+
+def test_make_key_of_rows_that_are_not_saved():
+    for fields in ({}, {"pk": 1}):
+        with pytest.raises(ValueError, match="not saved"):
+            make_key("key", get_user_model()(**fields))
+
+
+@pytest.mark.parametrize(
+    "value", [{1, 2}, frozenset("ab"), {"a": 1}, object(), len, (n for n in "ab"), map(str, "ab"), ["a", {"b"}], 1j]
+)
+def test_make_key_refuses(value):
+    """What has no value of its own, or not the same one in every process, would show one visitor's part to another."""
+    with pytest.raises(TypeError, match=r"cannot vary on .+ It takes None, text"):
+        make_key("key", value)
+
+
+def test_make_key_refuses_managers():
+    """All managers look alike; in a template `user.groups.all` is what varies."""
+    user, other = (get_user_model().objects.create(username=name) for name in ("ada", "bob"))
+    user.groups.add(Group.objects.create(name="editors"))
+
+    assert make_key("key", user.groups.all()) != make_key("key", other.groups.all())
+    with pytest.raises(TypeError, match="ManyRelatedManager"):
+        make_key("key", user.groups)
+
+
+@pytest.mark.parametrize("value", ["bm90IHBpY2tsZWQ=", "bm8gYmFzZTY0!", "Y25vLnN1Y2gubW9kdWxlCkNsYXNzCi4="])
+@pytest.mark.parametrize("backend", [f"{scaling_cache.__name__}.DatabaseCache"], indirect=True)
+def test_unreadable(value):
+    """What other code has written, or half of it, is computed anew."""
+    cached("key", 600, lambda: "old")
+    with connection.cursor() as cursor:
+        cursor.execute("UPDATE cache SET value = %s", [value])
+
+    assert cached("key", 600, lambda: "new") == cached("key", 600, lambda: "newer") == "new"
 
 
 def test_jitter():

@@ -1,4 +1,5 @@
 import pytest
+from asgiref.sync import async_to_sync
 from django.apps import apps
 from django.core.exceptions import FieldFetchBlocked
 from django.db import connection, models
@@ -77,6 +78,36 @@ def test_save_update_fields(page):
     assert (stored(page).title, stored(page).views) == ("new", 0)
 
 
+@pytest.mark.parametrize("get", [lambda pages: pages.only("title"), lambda pages: pages.defer("modified", "views")])
+def test_save_deferred(page, get):
+    """Django saves only what was loaded."""
+    before = stored(page)
+    partly = get(Page.objects).get()
+    partly.title = "new"
+    partly.save()
+
+    assert stored(page).modified > before.modified
+    assert (stored(page).title, stored(page).created) == ("new", before.created)
+
+
+@pytest.mark.parametrize("options", [{}, {"update_fields": None}, {"update_fields": ("title",)}])
+def test_asave(page, options):
+    before = stored(page)
+    async_to_sync(page.asave)(**options)
+
+    assert stored(page).modified > before.modified
+
+
+def test_save_expression(page):
+    before = stored(page)
+    page.views = models.F("views") + 1
+    page.save()
+
+    assert stored(page).modified > before.modified
+    assert stored(page).views == page.views == 1
+    assert page.cache_key == stored(page).cache_key
+
+
 def test_save_no_update_fields(page):
     """An empty update_fields writes nothing, as everywhere in Django."""
     before = stored(page)
@@ -113,6 +144,23 @@ def test_update_or_create(page):
     Page.objects.update_or_create(pk=page.pk, defaults={"title": "new"})
 
     assert stored(page).modified > before.modified
+
+
+def test_get_or_create(page):
+    """Whoever only gets a row has not changed it."""
+    before = stored(page)
+    _, created = Page.objects.get_or_create(pk=page.pk, defaults={"title": "new"})
+
+    assert not created
+    assert stored(page).modified == before.modified
+
+
+def test_refresh_from_db(page):
+    """A row that is loaded anew has the key of what it was loaded from."""
+    Page.objects.update(title="new")
+    page.refresh_from_db()
+
+    assert (page.title, page.cache_key) == ("new", stored(page).cache_key)
 
 
 def test_cache_key(page, settings):

@@ -1,15 +1,23 @@
 """Cached values that expire one by one and are computed by one caller at a time, on any of Django's cache backends."""
 
 import hashlib
+import logging
+import pickle
 import random
 import time
 from collections.abc import Sequence
+from datetime import date, datetime, timedelta
+from datetime import time as time_of_day
+from decimal import Decimal
+from enum import Enum
 from functools import partial
+from uuid import UUID
 
 from django.conf import settings
 from django.core.cache import cache
 from django.core.cache.backends import db
 from django.db import models, transaction
+from django.utils.functional import Promise
 
 {% if cookiecutter.use_replica %}
 from .replicas import value_to_keep
@@ -25,6 +33,13 @@ LOCK_SECONDS = 3
 # A caller without even a stale value waits for another's: through a crash and the computation after it.
 WAIT_SECONDS = 2 * LOCK_SECONDS
 POLL_SECONDS = 0.1
+
+# What a key can vary on; a subclass comes before its base.
+SCALARS = (bool, int, float, Decimal, str, bytes, datetime, date, time_of_day, timedelta, UUID)
+# What unpickling raises, mostly, where a class is another one by now.
+UNREADABLE = (AttributeError, EOFError, ImportError, LookupError, TypeError, ValueError, pickle.UnpicklingError)
+
+logger = logging.getLogger(__name__)
 
 
 class CountedCache:
@@ -42,7 +57,12 @@ class CountedCache:
 
 
 class DatabaseCache(CountedCache, db.DatabaseCache):
-    pass
+    def get_many(self, keys, version=None):
+        try:
+            return super().get_many(keys, version)
+        except UNREADABLE as error:
+            logger.info("The cache holds what this code cannot read, and it counts as missing: %r", error)
+            return {}
 
 
 def cached(name, ttl, compute, *vary_on, flush=False):
@@ -83,7 +103,8 @@ def cached(name, ttl, compute, *vary_on, flush=False):
 def make_key(name, *vary_on):
     """Return 64 letters and digits; a full database cache deletes in the order of keys, which is then by chance.
 
-    A model instance counts by its `cache_key` or else its primary key, a query set, page or list by its members.
+    A saved row counts by its primary key and its `cache_key`, if it has one; a query set, page, list or tuple by its
+    members; all anonymous users as one; everything else by type and value: 1, "1" and True are three keys.
     """
     return hashlib.sha256(repr([str(name), *map(_identity, vary_on)]).encode()).hexdigest()
 
@@ -99,13 +120,32 @@ def ttls(request):
 
 
 def _identity(value):
+    """Return what is the same in every process, and of no other value; isinstance() sees through SimpleLazyObject."""
+    if value is None:
+        return None
+    if isinstance(value, Enum):
+        # Choices are what a row from the database has in their place: plain text, or a number.
+        kind = value.__class__
+        return _identity(value.value) if issubclass(kind, SCALARS) else (kind.__module__, kind.__qualname__, value.name)
+    if isinstance(value, Promise):  # a translation in the language of now
+        return ("str", str(value))
+    for kind in SCALARS:
+        if isinstance(value, kind):
+            return (kind.__name__, str(value))
     if isinstance(value, models.Model):
-        if value.pk is None:
+        if value._state.adding or value.pk is None:
             raise ValueError(f"A cache key cannot vary on {value!r}: it is not saved.")
-        return getattr(value, "cache_key", f"{value._meta.label_lower}:{value.pk}")
-    if isinstance(value, (Sequence, models.QuerySet)) and not isinstance(value, (str, bytes)):
+        model = value._meta.concrete_model._meta.label_lower
+        return ("row", model, _identity(value.pk), _identity(getattr(value, "cache_key", None)))
+    if isinstance(value, (Sequence, models.QuerySet)):
         return [_identity(member) for member in value]
-    return str(value)
+    if getattr(value, "is_anonymous", False) is True:
+        return ("anonymous",)
+    raise TypeError(
+        f"A cache key cannot vary on {value!r:.100}, which is a {type(value).__name__}. It takes None, text, bytes,"
+        " numbers, dates and times, UUIDs, members of enums, saved rows, request.user, query sets, lists, tuples and"
+        " pages of these: give it .all() of a manager, sorted() of a set, and a list of what a generator yields."
+    )
 
 
 def _is_fresh(entry):

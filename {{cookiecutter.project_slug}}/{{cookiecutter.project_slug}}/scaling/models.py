@@ -27,7 +27,8 @@ class TimestampedModel(models.Model):
     """Rows that know when they were created and last modified.
 
     Saves and updates move `modified`. Raw SQL does not, nor bulk_create(update_conflicts=True) without "modified" in
-    its update_fields, nor a change of related rows: save() the row itself after those.
+    its update_fields, nor author.articles.add(article) without bulk=False, nor on_delete=SET_NULL, nor a change of
+    related rows: save() the row itself after those.
     """
 
     created = models.DateTimeField(auto_now_add=True)
@@ -41,12 +42,14 @@ class TimestampedModel(models.Model):
     def save(self, *, update_fields=None, **kwargs):
         if update_fields:
             update_fields = {*update_fields, "modified"}
+        elif update_fields is None:
+            self.modified = timezone.now()  # Django saves the fields that are loaded, after only() and defer()
         super().save(update_fields=update_fields, **kwargs)
 
     @property
     def cache_key(self):
         """A text that differs after every change of the row."""
-        return f"{self._meta.label_lower}:{self.pk}:{self.modified.timestamp()}"
+        return f"{self._meta.concrete_model._meta.label_lower}:{self.pk}:{self.modified.timestamp()}"
 {% if cookiecutter.use_celery %}
 
 
