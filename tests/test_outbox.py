@@ -265,6 +265,7 @@ def test_retry_goes_to_the_broker_if_the_database_does_not_take_it(stack):
         wait_until(lambda: len(stack.ran()) == 3)
     finally:
         stack.execute("ALTER TABLE away RENAME TO scaling_outboxmessage")
+    wait_until(lambda: nothing_left(stack))
 
     assert stack.ran() == {"a 0": 1, "a 1": 1, "a 2": 1}
 
