@@ -43,6 +43,7 @@ my_project/scaling/management/commands/explain.py
 my_project/scaling/messages.py
 my_project/scaling/models.py
 my_project/scaling/pagination.py
+my_project/scaling/passwords.py
 my_project/scaling/postgresql/__init__.py
 my_project/scaling/postgresql/base.py
 my_project/scaling/proxies.py

