@@ -9,6 +9,10 @@ from django.contrib.contenttypes.models import ContentType
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.urls import Resolver404, URLPattern, get_resolver, resolve
+{% if cookiecutter.use_celery %}
+
+from {{ cookiecutter.project_slug }}.scaling.models import OutboxMessage
+{% endif %}
 
 CEILING = 10
 
@@ -45,6 +49,9 @@ def rows(db):
     groups[0].user_set.set(users)
     User.objects.update(is_staff=True)
     LogEntry.objects.log_actions(users[0].pk, users, CHANGE)
+{% if cookiecutter.use_celery %}
+    OutboxMessage.objects.bulk_create(OutboxMessage(pk=n, task="task", arguments="[]") for n in numbers)
+{% endif %}
 
 
 def views(patterns=None, prefix="", namespace=""):
