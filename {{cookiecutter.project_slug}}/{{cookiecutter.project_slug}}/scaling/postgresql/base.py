@@ -3,7 +3,9 @@
 import contextlib
 import select
 import socket
+import threading
 import time
+from weakref import WeakSet
 
 import psycopg
 from django.db.backends.postgresql import base
@@ -14,6 +16,26 @@ from ..requests import measured
 
 # Seconds in which a server that is well answers on an open connection; if it does not, a new one is tried.
 PROMPT = 0.1
+
+
+class Connections(WeakSet):
+    def __del__(self):
+        for connection in self:
+            connection.close()
+
+
+class Thread(threading.local):
+    """What a thread holds, which ends with it: its connections, that Django would keep until a garbage collection.
+
+    An ASGI server gives each request a thread of its own, and the signal request_finished, at which Django closes
+    connections, does not reach those whose reader has left (Django 6.1, asgiref 3.13).
+    """
+
+    def __init__(self):
+        self.opened = Connections()
+
+
+thread = Thread()
 
 
 class DatabaseWrapper(base.DatabaseWrapper):
@@ -42,6 +64,7 @@ class DatabaseWrapper(base.DatabaseWrapper):
             raise
         self.retry.pop(self.alias, None)
         self.hung.discard(self.alias)
+        thread.opened.add(connection)
         return connection
 
     def close_if_unusable_or_obsolete(self):
