@@ -1,11 +1,12 @@
 """Django's PostgreSQL backend, aware at once of a connection that was closed and of a server that hangs."""
 
 import contextlib
+import os
 import select
 import socket
 import threading
 import time
-from weakref import WeakSet
+from weakref import WeakSet, finalize
 
 import psycopg
 from django.db.backends.postgresql import base
@@ -18,21 +19,28 @@ from ..requests import measured
 PROMPT = 0.1
 
 
-class Connections(WeakSet):
-    def __del__(self):
-        for connection in self:
-            connection.close()
-
-
 class Thread(threading.local):
-    """What a thread holds, which ends with it: its connections, that Django would keep until a garbage collection.
+    """Ends a thread's connections with it, and not at some garbage collection later.
 
     An ASGI server gives each request a thread of its own, and the signal request_finished, at which Django closes
     connections, does not reach those whose reader has left (Django 6.1, asgiref 3.13).
     """
 
     def __init__(self):
-        self.opened = Connections()
+        self.opened = WeakSet()
+        self.end = End()
+        # Not at the end of the process, where threads may still run.
+        finalize(self.end, close, self.opened, os.getpid()).atexit = False
+
+
+class End:
+    """Goes when its thread does."""
+
+
+def close(connections, process):
+    if process == os.getpid():  # those that a fork inherits are still its parent's
+        for connection in connections:
+            connection.close()
 
 
 thread = Thread()
