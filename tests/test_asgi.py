@@ -10,7 +10,7 @@ from servers import Load, Postgres, Relay, Site, wait_until
 
 WORKERS = 2
 MAX_CONNECTIONS = 20
-HUNG, MARGIN = 1 + 2, 2.5  # seconds: until a server that hangs is known to, and what a busy machine may add
+HUNG, MARGIN = 0.5 + 2, 2.5  # seconds: until a server that hangs is known to, and what a busy machine may add
 
 SESSIONS = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'my_project'"
 SLEEPING = "SELECT pid FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep%' AND state = 'active'"
