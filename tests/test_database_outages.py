@@ -24,7 +24,7 @@ from servers import Load, Postgres, Relay, Site, listens, wait_until
 
 WORKERS, THREADS = 2, 4
 REQUEST, MARGIN = 10, 2.5  # seconds: the deadline of a request, and what a busy machine may add
-HUNG = 1 + 2  # until the server is suspected, and until connecting to it has failed
+HUNG = 0.5 + 2  # until the server is suspected, and until connecting to it has failed
 REFUSED = 1
 RECOVERY = 5
 MAX_CONNECTIONS = 20

@@ -1,7 +1,7 @@
 """The timeouts of connections, and what happens to one that was closed between two requests."""
 
 import time
-from threading import Timer
+from threading import Thread, Timer
 
 import psycopg
 import pytest
@@ -74,6 +74,21 @@ def test_live_connection_is_kept_without_asking_the_server(admin):
 
     assert connection.is_usable()
     assert admin.execute("SELECT query_start FROM pg_stat_activity WHERE pid = %s", [pid]).fetchone() == seen
+
+
+def test_connection_ends_with_its_thread(admin):
+    pids = []
+
+    def connect():
+        connection.ensure_connection()
+        pids.append(connection.connection.info.backend_pid)
+
+    thread = Thread(target=connect)
+    thread.start()
+    thread.join()
+    end = time.monotonic() + 10
+    while admin.execute("SELECT 1 FROM pg_stat_activity WHERE pid = %s", pids).fetchone():
+        assert time.monotonic() < end
 
 
 def test_old_connection_is_kept_while_there_would_be_no_other(admin, monkeypatch):

@@ -41,7 +41,7 @@ MEDIA_READ = 2.5  # the service answers when it has the whole file
 {% endif %}
 READY = 2  # /readyz waits this long for the database, on a connection of its own
 DRAIN = 5  # from SIGTERM until requests are refused: load balancers ask /readyz every few seconds
-DATABASE_SUSPECT = 1  # a request that waits this long for an answer has the server probed
+DATABASE_SUSPECT = 0.5  # a request that waits this long for an answer has the server probed
 RETRY_AFTER = 5  # what a 503 asks of clients: once its database is back, the site needs less
 {% if cookiecutter.use_replica %}
 

@@ -11,11 +11,10 @@ def database(url, pooler="none"):
     """Return the entry of DATABASES for a URL, whose own parameters win.
 
     PgBouncer in transaction mode gives each transaction another server connection: behind it nothing is set for a
-    session, and the server's timeouts are those of the role (docs/operations.md). An ASGI server gives each request a
-    thread of its own, which takes its connection along: there none outlasts its request.
+    session, and the server's timeouts are those of the role (docs/operations.md).
     """
     direct = pooler == "none"
-    age = timeouts.DATABASE_MAX_AGE if direct and not is_loaded("asgi") else 0
+    age = timeouts.DATABASE_MAX_AGE if direct else 0
     entry = dj_database_url.parse(url, __name__, age, conn_health_checks=direct, disable_server_side_cursors=not direct)
     options = entry["OPTIONS"] = {
         "application_name": "{{ cookiecutter.project_slug }}",
@@ -37,8 +36,5 @@ def server_timeouts():
 
 
 def serves_requests():
-    return is_loaded("wsgi") or is_loaded("asgi")
-
-
-def is_loaded(module):
-    return f"{__name__.partition('.')[0]}.{module}" in sys.modules
+    package = __name__.partition(".")[0]
+    return bool(sys.modules.keys() & {f"{package}.wsgi", f"{package}.asgi"})

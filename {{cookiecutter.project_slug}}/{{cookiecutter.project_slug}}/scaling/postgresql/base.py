@@ -1,9 +1,12 @@
 """Django's PostgreSQL backend, aware at once of a connection that was closed and of a server that hangs."""
 
 import contextlib
+import os
 import select
 import socket
+import threading
 import time
+from weakref import WeakSet, finalize
 
 import psycopg
 from django.db.backends.postgresql import base
@@ -17,6 +20,33 @@ from ..requests import measured
 
 # Seconds in which a server that is well answers on an open connection; if it does not, a new one is tried.
 PROMPT = 0.1
+
+
+class Thread(threading.local):
+    """Ends a thread's connections with it, and not at some garbage collection later.
+
+    An ASGI server gives each request a thread of its own, and the signal request_finished, at which Django closes
+    connections, does not reach those whose reader has left (Django 6.1, asgiref 3.13).
+    """
+
+    def __init__(self):
+        self.opened = WeakSet()
+        self.end = End()
+        # Not at the end of the process, where threads may still run.
+        finalize(self.end, close, self.opened, os.getpid()).atexit = False
+
+
+class End:
+    """Goes when its thread does."""
+
+
+def close(connections, process):
+    if process == os.getpid():  # those that a fork inherits are still its parent's
+        for connection in connections:
+            connection.close()
+
+
+thread = Thread()
 
 
 class DatabaseWrapper(base.DatabaseWrapper):
@@ -48,6 +78,7 @@ class DatabaseWrapper(base.DatabaseWrapper):
             raise
         self.retry.pop(self.alias, None)
         self.hung.discard(self.alias)
+        thread.opened.add(connection)
         return connection
 
     def close_if_unusable_or_obsolete(self):
