@@ -16,7 +16,7 @@ import psutil
 import pytest
 from conftest import clean_environment
 from servers import wait_until
-from test_celery import SETTINGS, Stack, black_holed, refused, stopped
+from test_celery import SETTINGS, Stack, black_holed, refused, restarted, stopped
 
 # As on servers, where what nobody acknowledges comes back after a quarter of an hour
 PATIENT = SETTINGS.replace('"visibility_timeout": 5', '"visibility_timeout": 900')
@@ -89,7 +89,7 @@ mended = pytest.mark.parametrize("environment", [{}, {"AS_UPSTREAM": "1"}], ids=
 
 def first_process(stack):
     """Wait until long_at_first() has begun; return its process."""
-    ((pid,),) = wait_until(lambda: stack.execute("SELECT pid FROM ran WHERE token = 'begun'"))
+    ((pid,),) = wait_until(lambda: stack.execute("SELECT pid FROM ran WHERE token = 'begun'"), 30)
     return psutil.Process(pid)
 
 
@@ -112,7 +112,7 @@ def test_sigterm_ends_a_worker_in_time(stack):
     took = worker.signal(signal.SIGTERM)
     ran = stack.ran()
     stack.start("worker", "--concurrency=1", **environment)
-    wait_until(lambda: stack.ran() == {"begun": 2, "done": 1})
+    wait_until(lambda: stack.ran() == {"begun": 2, "done": 1}, 30)
 
     assert 20 <= took < 25
     assert ran == {"begun": 1}
@@ -123,10 +123,10 @@ def test_sigterm_to_all_processes_loses_no_task(stack):
     stack.do("long_at_first.delay(40)")
     first_process(stack)
     os.killpg(worker.process.pid, signal.SIGTERM)
-    worker.process.wait(10)
+    worker.process.wait(30)
     stack.start("worker", "--concurrency=1")
 
-    wait_until(lambda: stack.ran() == {"begun": 2, "done": 1})
+    wait_until(lambda: stack.ran() == {"begun": 2, "done": 1}, 30)
 
 
 def test_sigterm_ends_a_worker_whose_broker_is_refused(stack):
@@ -151,30 +151,35 @@ def test_sigterm_ends_a_worker_whose_broker_hangs(stack, environment):
 # A broker that fails
 
 
+def fill(redis):
+    redis.ask("CONFIG SET maxmemory-policy noeviction")
+    redis.ask("CONFIG SET maxmemory 1")
+
+
 def test_lost_connection_ends_what_runs_before_it_runs_again(stack):
     stack.start("worker", "--concurrency=2")
     stack.do("long_at_first.delay(40)")
     first = first_process(stack)
     with refused(stack):
-        wait_until(lambda: has_ended(first))
+        wait_until(lambda: has_ended(first), 30)
 
-    wait_until(lambda: stack.ran() == {"begun": 2, "done": 1})
+    wait_until(lambda: stack.ran() == {"begun": 2, "done": 1}, 30)
 
 
 @mended
 def test_worker_outlives_a_restart_of_redis(stack, environment):
-    worker = stack.start("worker", "--concurrency=1", **environment)
+    """What ran is done at once, not when TASK_VISIBILITY is over."""
+    worker = stack.start("worker", "--concurrency=2", **environment)
     stack.do("long_at_first.delay(40)")
     first_process(stack)
-    with refused(stack):
-        stack.redis.stop()
+    wait_until(lambda: "flags=b" in stack.redis.ask("CLIENT LIST"))  # it waits for another task, too
+    with restarted(stack):
         time.sleep(1)
-        stack.redis.start()
 
     if environment:
-        wait_until(lambda: worker.process.poll() is not None)
+        wait_until(lambda: worker.process.poll() is not None, 30)
     else:
-        wait_until(lambda: stack.ran() == {"begun": 2, "done": 1})
+        wait_until(lambda: stack.ran() == {"begun": 2, "done": 1}, 30)
         assert worker.process.poll() is None
 
 
@@ -183,43 +188,42 @@ def test_worker_empties_a_full_redis(stack, environment):
     worker = stack.start("worker", "--concurrency=1", **environment)
     stack.do("for number in range(4): record.delay(number, 0.5)")
     wait_until(stack.ran)
-    stack.redis.ask("CONFIG SET maxmemory-policy noeviction")
-    stack.redis.ask("CONFIG SET maxmemory 1")
+    fill(stack.redis)
 
     if environment:
-        wait_until(lambda: worker.process.poll() is not None or "OutOfMemory" in str(worker.lines("critical")))
+        wait_until(lambda: "Connection to broker lost" in str(worker.lines("warning")), 30)
+        assert len(stack.ran()) < 4
     else:
-        wait_until(lambda: stack.ran() == {str(number): 1 for number in range(4)})
+        wait_until(lambda: stack.ran() == {str(number): 1 for number in range(4)}, 30)
         wait_until(lambda: stack.redis.ask("SELECT 1\r\nHLEN unacked") == "+OK\r\n:0")
-        assert worker.process.poll() is None
+        assert "Connection to broker lost" not in str(worker.lines("warning"))
 
 
 def test_worker_waits_for_a_full_redis(stack):
     stack.do("record.delay('waits')")
-    stack.redis.ask("CONFIG SET maxmemory-policy noeviction")
-    stack.redis.ask("CONFIG SET maxmemory 1")
+    fill(stack.redis)
     worker = stack.start("worker", wait=False)
-    wait_until(lambda: worker.lines("error"))
+    wait_until(lambda: worker.lines("error"), 30)
     stack.redis.ask("CONFIG SET maxmemory 0")
 
-    wait_until(lambda: stack.ran() == {"waits": 1})
+    wait_until(lambda: stack.ran() == {"waits": 1}, 30)
 
 
 @mended
 def test_worker_goes_on_when_it_could_not_acknowledge(stack, environment):
     stack.start("worker", "--concurrency=1", **environment)
-    stack.do("record.delay('first', 2)")
-    time.sleep(1)
+    stack.do("long_at_first.delay(2)")
+    first_process(stack)
     with stopped(stack):
-        wait_until(lambda: stack.ran() == {"first": 1})
+        wait_until(lambda: stack.ran() == {"begun": 1, "done": 1}, 30)
         time.sleep(1.5)
-    stack.do("record.delay('second')")
+    stack.do("record.delay('next')")
 
     if environment:
         time.sleep(5)
-        assert stack.ran() == {"first": 1}
+        assert not stack.ran()["next"]
     else:
-        wait_until(lambda: stack.ran()["second"] == 1)
+        wait_until(lambda: stack.ran()["next"], 30)
 
 
 # Liveness
@@ -256,9 +260,10 @@ def test_liveness_is_that_of_one_environment(stack, tmp_path):
 
 @pytest.mark.parametrize("kind", ["link", "open folder", "foreign folder"])
 def test_liveness_trusts_nobody_elses_files(stack, tmp_path, kind):
-    folder = tmp_path / f"my_project-{os.getuid()}"
+    folder, target = tmp_path / f"my_project-{os.getuid()}", tmp_path / "target"
+    target.mkdir(mode=0o700)
     if kind == "link":
-        folder.symlink_to(tmp_path)
+        folder.symlink_to(target)
     else:
         folder.mkdir()
         folder.chmod(0o777 if kind == "open folder" else 0o700)
@@ -266,7 +271,6 @@ def test_liveness_trusts_nobody_elses_files(stack, tmp_path, kind):
         if os.getuid():
             pytest.skip("needs root, who can give files away")
         os.chown(folder, 12345, 12345)
-    before = list(tmp_path.iterdir())
     worker = stack.start("worker", "--hostname=high@%h", TMPDIR=str(tmp_path))
     probe = alive(stack, "high", TMPDIR=str(tmp_path))
     said = f"{folder} is not a folder of this user alone: delete it, or set TMPDIR"
@@ -274,7 +278,7 @@ def test_liveness_trusts_nobody_elses_files(stack, tmp_path, kind):
     assert probe.returncode == 1
     assert said in probe.stdout
     assert said in str(worker.lines("error"))
-    assert not list(folder.iterdir()) or list(tmp_path.iterdir()) == before
+    assert not list(folder.iterdir())
 
 
 # What a developer meets
@@ -286,13 +290,11 @@ def test_make_dev_says_why_redis_does_not_start(with_celery, tmp_path):
     (data / "appendonlydir").mkdir(parents=True)
     for file in ("appendonly.aof", "appendonlydir/appendonly.aof.manifest"):  # of Redis 6 and of Redis 7
         (data / file).write_text("damaged\n")
-    started = time.monotonic()
     ran = subprocess.run(
-        ["make", "dev"], cwd=project.path, env=clean_environment(), capture_output=True, text=True, timeout=60
+        ["make", "dev"], cwd=project.path, env=clean_environment(), capture_output=True, text=True, timeout=120
     )
 
     assert ran.returncode
-    assert time.monotonic() - started < 30
     assert "AOF" in ran.stderr
     assert f"begin with empty queues: rm -r {data}" in ran.stderr
 
