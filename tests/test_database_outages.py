@@ -305,6 +305,20 @@ def test_out_of_connections(outage, postgres):
     assert load.worst("/rows/", "/write/", "/none/") < REFUSED
 
 
+def test_server_that_takes_no_writes(site, postgres):
+    """Its disk is full, or it was the primary: what only reads is served."""
+    try:
+        postgres.execute("ALTER DATABASE site SET default_transaction_read_only = on")
+        postgres.kill_backends()
+        wait_until(lambda: site.get("/write/")[0] == 503)
+        assert {site.get("/write/")[0] for _ in range(8)} == {503}
+        assert {site.get("/rows/")[0] for _ in range(8)} == {200}
+    finally:
+        postgres.execute("ALTER DATABASE site RESET default_transaction_read_only")
+        postgres.kill_backends()
+    wait_until(lambda: site.get("/write/")[0] == 200)
+
+
 def test_acknowledged_rows_are_there(site, postgres):
     with Load(site, *VISITORS) as load:
         time.sleep(0.2)

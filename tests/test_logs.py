@@ -428,6 +428,35 @@ def test_full_disk(served, tmp_path):
     assert 500 < dropped < 1000
 
 
+def test_pipe_that_nobody_reads(served, tmp_path):
+    """A program that collects the log and hangs takes nothing else along; when it goes on, it gets each line, whole."""
+    pipe = tmp_path / "log"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDWR)
+    text = b""
+    site = server.Site(served, served.environment(WORKERS=1), pipe).wait()
+    try:
+        answers = [site.get("/plain/") for _ in range(500)]
+        site.get("/logged/5/?letter=x")  # one that does not wait for others
+        live = site.get("/livez")
+        ids = [answer.headers["X-Request-ID"].encode() for answer in answers]
+        os.set_blocking(reader, False)
+        deadline = time.monotonic() + 10
+        while not all(id in text for id in ids) and time.monotonic() < deadline:
+            with contextlib.suppress(BlockingIOError):
+                text += os.read(reader, 1_000_000)
+    finally:
+        site.stop()
+        os.close(reader)
+
+    assert {answer.status_code for answer in [*answers, live]} == {200}
+    assert max(answer.elapsed.total_seconds() for answer in [*answers, live]) < 1
+    assert len(text) > 65_536  # what a pipe holds
+    lines = [json.loads(line) for line in text.splitlines() if line.endswith(b"}") and line.startswith(b"{")]
+    found = Counter(line.get("request_id") for line in lines if line.get("route") == "/plain/")
+    assert [found[id.decode()] for id in ids] == [1] * 500
+
+
 def test_metrics(served, statsd):
     address = "{}:{}".format(*statsd.getsockname())
     site = Site(served, served.environment(STATSD_URL=f"udp://{address}"))

@@ -49,6 +49,11 @@ def kill():
     os.kill(os.getpid(), 9)
 
 
+@shared_task
+def rest(seconds=0):
+    time.sleep(seconds)
+
+
 @shared_task(bind=True)
 def reject(self, requeue=False):
     record("rejected")
@@ -223,6 +228,26 @@ def test_discarded_task_is_not_run_although_it_was_sent(stack):
     wait_until(lambda: nothing_left(stack) and stack.ran()["next"])
 
     assert stack.ran() == {"busy": 1, "next": 1}
+
+
+def test_discarded_task_is_not_run_while_the_database_is_away(stack, worker):
+    """Nobody can say that its row is gone: it waits until somebody can."""
+
+    def outcomes():
+        return [line["outcome"] for line in worker.lines() if line.get("id") == task and "outcome" in line]
+
+    stack.do("rest.delay_on_commit(3)\nrest.delay_on_commit()")
+    wait_until(lambda: rows(stack, "started IS NOT NULL") == rows(stack, "sent IS NOT NULL AND started IS NULL") == 1)
+    ((task,),) = stack.execute("SELECT task_id FROM scaling_outboxmessage WHERE started IS NULL")
+    stack.do(f"from django.core.management import call_command\ncall_command('outbox', 'discard', '{task}')")
+    stack.postgres.control("stop", "-m", "immediate")
+    try:
+        wait_until(outcomes)
+    finally:
+        stack.postgres.control("start")
+    wait_until(lambda: "ignored" in outcomes(), 30)
+
+    assert set(outcomes()) == {"rejected", "ignored"}
 
 
 def test_task_that_has_ended_is_not_run_when_it_is_delivered_again(stack):

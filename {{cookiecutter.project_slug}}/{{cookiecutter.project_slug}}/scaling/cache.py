@@ -75,12 +75,11 @@ def cached(name, ttl, compute, *vary_on, flush=False):
     the commit: it may rest on rows that are rolled back. Raises what compute() raises.
     """
     key = make_key(name, *vary_on)
-{% if cookiecutter.use_replica %}
-    compute, ttl = value_to_keep(compute, ttl)
-{% endif %}
 
     def refresh():
         value = compute()
+        if isinstance(value, models.QuerySet):
+            len(value)  # its rows are read now, not when it is stored
         lifetime = ttl * random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311
         store = partial(cache.set, key, (time.time() + lifetime, value), lifetime + STALE_SECONDS)
         if transaction.get_connection().in_atomic_block:
@@ -89,6 +88,10 @@ def cached(name, ttl, compute, *vary_on, flush=False):
         else:  # where on_commit() would connect to the database first
             store()
         return value
+{% if cookiecutter.use_replica %}
+
+    refresh, ttl = value_to_keep(refresh, ttl)
+{% endif %}
 
     if flush:
         return refresh()

@@ -16,7 +16,7 @@ from django.core.exceptions import MiddlewareNotUsed
 from django.db import InternalError, OperationalError, connections
 from django.http import FileResponse, HttpResponse
 from django.views.defaults import server_error
-from psycopg.errors import IdleInTransactionSessionTimeout
+from psycopg.errors import IdleInTransactionSessionTimeout, ReadOnlySqlTransaction
 
 from . import timeouts
 from .postgresql import serves_requests
@@ -24,6 +24,9 @@ from .postgresql.base import DatabaseWrapper
 
 TICK = 0.25  # seconds between two looks at the requests
 END = object()
+
+# A server that takes no writes has a full disk, or is not the primary any more.
+INTERNAL_OUTAGES = (IdleInTransactionSessionTimeout, ReadOnlySqlTransaction)
 
 logger = logging.getLogger(__name__)
 requests = set()
@@ -154,9 +157,9 @@ def deadline_middleware(get_response):
 def handler500(request):
     """Answer 503 where the database was refused, lost or too slow, 500 elsewhere; Django logs the traceback, once."""
     error = sys.exception()
-    # psycopg counts this one, and no other outage, among the internal errors.
-    idle = isinstance(error, InternalError) and isinstance(error.__cause__, IdleInTransactionSessionTimeout)
-    if not (idle or isinstance(error, OperationalError)):
+    # psycopg counts these outages, and no other, among the internal errors.
+    internal = isinstance(error, InternalError) and isinstance(error.__cause__, INTERNAL_OUTAGES)
+    if not (internal or isinstance(error, OperationalError)):
         return server_error(request)
     text = "The site cannot reach its database. Please try again in a moment.\n"
     return HttpResponse(text, "text/plain", status=503, headers={"Retry-After": str(timeouts.RETRY_AFTER)})

@@ -5,6 +5,7 @@ import io
 import re
 from decimal import Decimal
 
+from django.db.models.sql import Query
 from django.http import StreamingHttpResponse
 from django.utils.http import content_disposition_header
 
@@ -18,13 +19,19 @@ FORMULA = re.compile(r'((?:^|[;\t\r\n])(?:[^\S\t\r\n]|")*)(?=[=+\-@\uff1d\uff0b\
 def csv_response(queryset, filename, columns):
     """Return a response that streams `columns`, a dict of headings and of fields as in values_list().
 
-    There is a row for each object, in the order of the primary keys: a field of a to-many relation would repeat them,
-    and lose some. Each thousand are a query of their own, so neither a transaction, which a slow reader would keep
+    There is a row for each object, in the order of the primary keys: a field of a to-many relation, or a filter on one
+    without distinct(), would repeat them, and lose some. Each thousand are a query of their own, so neither a transaction, which a slow reader would keep
     open, nor a server-side cursor, which PgBouncer does not have, is needed; rows may change between two of them.
     """
-    if queryset.query.is_sliced or queryset.query.combinator:
-        raise TypeError("csv_response() needs a query set that can be filtered: no slice, no union.")
+    query = getattr(queryset, "query", None)
+    has_rows_of_its_own = isinstance(query, Query) and not (query.combinator or isinstance(query.group_by, tuple))
+    if not has_rows_of_its_own or query.is_sliced or query.distinct_fields:
+        raise TypeError(
+            "csv_response() needs a query set of a model's rows that can be filtered further: no slice, no union, no"
+            " values() before annotate(), no distinct() of fields, no raw SQL."
+        )
     rows = queryset.order_by("pk").values_list("pk", *columns.values())
+    rows.query.standard_ordering = True  # reverse() outlasts order_by()
     first = list(rows[:CHUNK_ROWS])  # what is wrong fails now: a response that has begun could only break off
     chunks = chunks_by_primary_key(rows, first)
     return StreamingHttpResponse(

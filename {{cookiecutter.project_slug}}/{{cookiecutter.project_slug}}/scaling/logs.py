@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import re
+import select
 import tempfile
 import threading
 import time
@@ -19,6 +20,7 @@ from . import requests
 MAX_LINE = 16_000  # bytes: Docker and containerd break longer lines in two
 FLUSH_SECONDS = 0.1
 MAX_LINES = 1_000  # that wait to be written; whoever adds more helps to write, and while that fails more are dropped
+READER_MS = 50  # that a full pipe is waited for: who reads it may be busy, or gone
 MAX_TEXT = 4_000  # characters that are left of each text in a line that would be longer
 
 # What no line repeats as an `extra`. Django adds the request, whose text is its URL with the query string.
@@ -41,7 +43,7 @@ class JSONFormatter(logging.Formatter):
         }
         if figures := requests.current.get():
             line["request_id"] = figures.request_id
-        line |= {name: value for name, value in vars(record).items() if name not in OMITTED}
+        line |= {name: value for name, value in vars(record).items() if name not in OMITTED and name not in line}
         if record.exc_info:
             line["exception"] = without_secrets(self.formatException(record.exc_info))
         text = encoded(line)
@@ -53,7 +55,8 @@ class JSONFormatter(logging.Formatter):
 class ReadableFormatter(logging.Formatter):
     def format(self, record):
         text = super().format(record) + (f"\n{record.sql}" if hasattr(record, "sql") else "")
-        level = max(record.levelno, getattr(record, "status", 0) // 100 * 10 - 10)  # 4xx as warnings, 5xx as errors
+        status = record.status if record.name == requests.__name__ else 0
+        level = max(record.levelno, status // 100 * 10 - 10)  # 4xx as warnings, 5xx as errors
         if os.isatty(1) and level >= logging.WARNING:
             text = colorize(text, fg="red" if level >= logging.ERROR else "yellow")
         return f"{text}\n".encode(errors="backslashreplace")
@@ -64,8 +67,8 @@ class Handler(logging.Handler):
 
     The lines of requests are written many at once, from a thread: one write for each would cost more than all
     middlewares together. A process that is killed loses those of its last FLUSH_SECONDS. All other lines are written
-    before the call returns, with those before them. What cannot be written, as on a full disk, waits until it can, and
-    nobody waits for that.
+    before the call returns, with those before them. What cannot be written, as on a full disk or into a pipe that nobody
+    reads, waits until it can, and nobody waits for that.
     """
 
     pid = None
@@ -109,13 +112,17 @@ class Handler(logging.Handler):
     def write(self):
         """Return None or, if not all could be written, why; the rest is left in `lines`."""
         text, failure = b"".join(self.lines), None
+        reader = select.poll()
+        reader.register(1, select.POLLOUT)  # a pipe then takes PIPE_BUF bytes without waiting
         length = len(text)
         try:
             # A pipe takes 4 kB at once: a longer text waits for those of other processes, and they for it.
             fcntl.lockf(lock, fcntl.LOCK_EX)
             try:
                 while text:
-                    text = text[os.write(1, text) :]
+                    if not reader.poll(READER_MS):
+                        raise BlockingIOError("nobody reads what is written")
+                    text = text[os.write(1, text[: select.PIPE_BUF]) :]
             finally:
                 fcntl.lockf(lock, fcntl.LOCK_UN)
         except OSError as error:
