@@ -22,7 +22,7 @@ from . import timeouts
 from .postgresql import serves_requests
 from .postgresql.base import DatabaseWrapper
 
-TICK = 0.25  # seconds between two looks at the requests
+TICK = 0.25  # seconds between two looks at the requests, and at the connections of the probes
 END = object()
 
 # A server that takes no writes has a full disk, or is not the primary any more.
@@ -112,7 +112,7 @@ def probe_databases():
     for database in databases():
         if suspicious or database.alias in database.retry or not database.is_usable():
             database.probe()
-    suspicion.wait(timeouts.DATABASE_CONNECT)
+    suspicion.wait(TICK)
 
 
 def for_ever(work):
