@@ -20,8 +20,9 @@ def csv_response(queryset, filename, columns):
     """Return a response that streams `columns`, a dict of headings and of fields as in values_list().
 
     There is a row for each object, in the order of the primary keys: a field of a to-many relation, or a filter on one
-    without distinct(), would repeat them, and lose some. Each thousand are a query of their own, so neither a transaction, which a slow reader would keep
-    open, nor a server-side cursor, which PgBouncer does not have, is needed; rows may change between two of them.
+    without distinct(), would repeat them, and lose some. Each thousand are a query of their own, so neither a
+    transaction, which a slow reader would keep open, nor a server-side cursor, which PgBouncer does not have, is
+    needed; rows may change between two of them.
     """
     query = getattr(queryset, "query", None)
     has_rows_of_its_own = isinstance(query, Query) and not (query.combinator or isinstance(query.group_by, tuple))

@@ -67,8 +67,8 @@ class Handler(logging.Handler):
 
     The lines of requests are written many at once, from a thread: one write for each would cost more than all
     middlewares together. A process that is killed loses those of its last FLUSH_SECONDS. All other lines are written
-    before the call returns, with those before them. What cannot be written, as on a full disk or into a pipe that nobody
-    reads, waits until it can, and nobody waits for that.
+    before the call returns, with those before them. What cannot be written, as on a full disk or into a pipe that
+    nobody reads, waits until it can, and nobody waits for that.
     """
 
     pid = None
