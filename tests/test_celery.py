@@ -157,7 +157,7 @@ class Stack:
         self.project = project.copy(folder)
         (self.project.package / "accounts" / "tasks.py").write_text(TASKS)
         for file, figure, shorter in (
-            ("alive.py", "MAX_AGE = 60", "MAX_AGE = 3"),
+            ("alive.py", "MAX_AGE = 60", "MAX_AGE = 5"),
             ("workers.py", "BEAT = 5", "BEAT = 1"),
             ("outbox.py", "RECOVER = 10", "RECOVER = 1"),
             ("outbox.py", "seconds=timeouts.TASK_VISIBILITY", "seconds=5"),
@@ -625,15 +625,13 @@ def test_liveness(stack):
     program = stack.project.package / "scaling" / "alive.py"
 
     def alive(name):
-        return (
-            stack.project.run(stack.project.python, program, name, check=False, TMPDIR=str(stack.folder)).returncode
-            == 0
-        )
+        probe = stack.project.run(stack.project.python, program, name, check=False, **stack.site.environment)
+        return probe.returncode == 0
 
     wait_until(lambda: alive("high") and alive("beat"))
     assert not alive("low")
     with black_holed(stack):
-        time.sleep(4)
+        time.sleep(6)
         assert alive("high")
         assert alive("beat")
     for process, name in ((worker, "high"), (beat, "beat")):
