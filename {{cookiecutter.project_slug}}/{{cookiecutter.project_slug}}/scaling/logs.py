@@ -20,7 +20,7 @@ from . import requests
 MAX_LINE = 16_000  # bytes: Docker and containerd break longer lines in two
 FLUSH_SECONDS = 0.1
 MAX_LINES = 1_000  # that wait to be written; whoever adds more helps to write, and while that fails more are dropped
-READER_MS = 50  # that a full pipe is waited for: who reads it may be busy, or gone
+READER_MS, WITHIN_LINE_MS = 50, 1_000  # that a full pipe is waited for, once
 MAX_TEXT = 4_000  # characters that are left of each text in a line that would be longer
 
 # What no line repeats as an `extra`. Django adds the request, whose text is its URL with the query string.
@@ -111,28 +111,45 @@ class Handler(logging.Handler):
 
     def write(self):
         """Return None or, if not all could be written, why; the rest is left in `lines`."""
-        text, failure = b"".join(self.lines), None
-        reader = select.poll()
-        reader.register(1, select.POLLOUT)  # a pipe then takes PIPE_BUF bytes without waiting
-        length = len(text)
         try:
             # A pipe takes 4 kB at once: a longer text waits for those of other processes, and they for it.
             fcntl.lockf(lock, fcntl.LOCK_EX)
             try:
-                while text:
-                    if not reader.poll(READER_MS):
-                        raise BlockingIOError("nobody reads what is written")
-                    text = text[os.write(1, text[: select.PIPE_BUF]) :]
+                while self.lines:
+                    self.write_some()
             finally:
                 fcntl.lockf(lock, fcntl.LOCK_UN)
         except OSError as error:
-            failure = str(error)
-        written = length - len(text)
-        while self.lines and written >= len(self.lines[0]):
-            written -= len(self.lines.popleft())
-        if written:  # the line that was cut off comes again, on a line of its own
-            self.lines[0] = b"\n" + self.lines[0]
-        return failure
+            return str(error)
+        return None
+
+    def write_some(self):
+        """Write a line, and with it those that a pipe takes along at once."""
+        batch, size = [], 0
+        for line in self.lines:
+            if batch and size + len(line) > select.PIPE_BUF:
+                break
+            batch.append(line)
+            size += len(line)
+        text, written = b"".join(batch), 0
+        try:
+            while written < size:
+                # Who reads a pipe may be busy, or gone. Within a line he is waited for, or it would be cut off.
+                wait_for_reader(WITHIN_LINE_MS if written else 0 if self.failure else READER_MS)
+                written += os.write(1, text[written : written + select.PIPE_BUF])
+        finally:
+            while self.lines and written >= len(self.lines[0]):
+                written -= len(self.lines.popleft())
+            if written:  # the line that was cut off comes again, on a line of its own
+                self.lines[0] = b"\n" + self.lines[0]
+
+
+def wait_for_reader(milliseconds):
+    """Return when standard output takes PIPE_BUF bytes without waiting; raise an OSError if it does not in time."""
+    output = select.poll()
+    output.register(1, select.POLLOUT)
+    if not output.poll(milliseconds):
+        raise BlockingIOError("nobody reads what is written")
 
 
 def without_secrets(text):
