@@ -139,6 +139,12 @@ def returning():
     return [*[group.port for group in Group.objects.raw(sql)], port()]
 
 
+def explained():
+    with reading_from_primary():
+        Group.objects.all().explain()
+    return [port()]
+
+
 def related():
     with reading_from_primary():
         group = SERVED.get(pk=1)
@@ -150,7 +156,7 @@ def unknown():
 
 
 CASES = [read, write, own_write, explicit_write, returning, functions, thread, atomic, locked, savepoint, cached]
-CASES = {case.__name__: case for case in [*CASES, related, decorated, blocks, unknown]}
+CASES = {case.__name__: case for case in [*CASES, explained, related, decorated, blocks, unknown]}
 
 
 @csrf_exempt
@@ -324,6 +330,7 @@ def test_each_visitor_reads_from_one_replica(site, servers, name):
         ("GET", "savepoint", [1], False),
         ("GET", "cached", [1], False),
         ("GET", "related", [0, 1], False),
+        ("GET", "explained", [1], False),
         ("GET", "decorated", [1], False),
         ("GET", "blocks", [0, 1, 1, 1, 0, 0], True),
         ("POST", "read", [0, 0], False),

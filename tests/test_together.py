@@ -1,8 +1,8 @@
 """With everything on and replicas that lag by half a second, one server after another fails under load.
 
-Alone each block may be right and together wrong. So visitors of four kinds hold what nobody may ever see, in every state:
-whoever wrote reads what he wrote, nobody sees a page go back in time, no session that ended is logged in again, no
-cached value outlives the write that replaced it, and each task that was asked for is done.
+Alone each block may be right and together wrong. So visitors of four kinds hold what nobody may ever see: whoever wrote
+reads what he wrote, nobody who stays with his server sees a page go back in time, no session that ended is logged in
+again, no cached value outlives the write that replaced it, and each task that was asked for is done.
 """
 
 import http.cookies
@@ -105,7 +105,7 @@ urlpatterns = [
 
 @pytest.fixture(scope="module")
 def project(set_up, folder):
-    answers = {name: True for name in ("use_redis", "use_celery", "use_cdn", "use_replica", "use_sentry")}
+    answers = dict.fromkeys(("use_redis", "use_celery", "use_cdn", "use_replica", "use_sentry"), True)
     project = set_up(media_storage="s3", **answers).copy(folder)
     (project.package / "accounts" / "tasks.py").write_text(TASKS)
     return project
@@ -283,8 +283,8 @@ def together(site, servers, record_property):
 
         others = sum(status != 200 for status, _ in record.answers)
         worst = max(seconds for _, seconds in record.answers)
-        names = ("own write lost", "back in time", "logged in again", "cached for ever")
-        counts = "".join(f"{record.violations[name]:>{width}}" for name, width in zip(names, (16, 14, 17, 17)))
+        columns = {"own write lost": 16, "back in time": 14, "logged in again": 17, "cached for ever": 17}
+        counts = "".join(f"{record.violations[name]:>{width}}" for name, width in columns.items())
         row = f"{state:<38}{len(record.answers):>9}{others:>9}{worst:>7.2f} s{counts}{asked:>7}{left:>6}"
         record_property(TABLE, row)
         if moves:  # who changes from one server to another may see what that one does not know yet
