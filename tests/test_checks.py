@@ -24,5 +24,5 @@ def test_connections_of_all_hosts(default_project, database_url, tmp_path, hosts
 
     assert ran.returncode == status, ran.stdout
     if status:
-        assert "2 workers x (4 threads + 1) x 20 hosts and 5 more need 205 connections" in ran.stdout
+        assert "2 workers x 4 threads x 20 hosts, 40 that workers probe the server on and 5 more need 205" in ran.stdout
         assert "Lower WORKERS, THREADS or HOSTS in the config" in ran.stdout
