@@ -29,6 +29,7 @@ RABBITMQ = os.environ.get("CELERY_TEST_BROKER")
 SETTINGS = """
 from outage_settings import *
 
+DATABASES |= {"legacy": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}}
 CELERY_WORKER_SOFT_SHUTDOWN_TIMEOUT = 1
 CELERY_WORKER_MAX_MEMORY_PER_CHILD = 150_000
 if CELERY_BROKER_URL.startswith("redis"):
@@ -45,7 +46,7 @@ import os
 import time
 
 from celery import shared_task
-from django.db import connection
+from django.db import connection, connections
 
 
 @shared_task(bind=True)
@@ -60,6 +61,12 @@ def show_statement_timeout():
     with connection.cursor() as cursor:
         cursor.execute("SHOW statement_timeout")
         record(*cursor.fetchone())
+
+
+@shared_task
+def ask_legacy():
+    with connections["legacy"].cursor() as cursor:
+        record(*map(str, cursor.execute("SELECT 'legacy'").fetchone()))
 
 
 @shared_task
@@ -215,6 +222,13 @@ class Stack:
         self.truncate()
         self.flush()
 
+    def close(self):
+        """Stop everything."""
+        self.clear()
+        self.site.stop()
+        self.redis.stop()
+        self.postgres.control("stop", "-m", "immediate")
+
     def flush(self):
         """Empty the broker."""
         if RABBITMQ:
@@ -277,10 +291,7 @@ def whole_stack(with_celery, tmp_path_factory):
     stack = Stack(with_celery, folder)
     stack.site.start("/none/")
     yield stack
-    stack.clear()
-    stack.site.stop()
-    stack.redis.stop()
-    stack.postgres.control("stop", "-m", "immediate")
+    stack.close()
 
 
 @pytest.fixture
@@ -616,6 +627,14 @@ def test_beat_fires_once_however_many_run(stack):
 
     assert (time.monotonic() - started) // 3 <= fired <= 4
     assert not [line for beat in beats for line in beat.lines() if line["level"] == "error"]
+
+
+def test_task_of_another_kind_of_database(stack):
+    """The worker gives its statements' timeout to PostgreSQL only."""
+    stack.start("worker", "--concurrency=1")
+    stack.do("ask_legacy.delay_on_commit()")
+
+    assert wait_until(stack.ran) == {"legacy": 1}
 
 
 def test_liveness(stack):

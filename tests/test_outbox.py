@@ -98,10 +98,7 @@ def whole_stack(with_celery, tmp_path_factory, statsd):  # noqa: F811
     (folder / "bad_schedule.py").write_text(BAD_SCHEDULE)
     stack.site.start("/none/")
     yield stack
-    stack.clear()
-    stack.site.stop()
-    stack.redis.stop()
-    stack.postgres.control("stop", "-m", "immediate")
+    stack.close()
 
 
 @pytest.fixture(scope="module")

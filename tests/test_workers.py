@@ -70,10 +70,7 @@ def whole_stack(with_celery, tmp_path_factory):
     (folder / "celery_settings.py").write_text(PATIENT)
     stack.site.start("/none/")
     yield stack
-    stack.clear()
-    stack.site.stop()
-    stack.redis.stop()
-    stack.postgres.control("stop", "-m", "immediate")
+    stack.close()
 
 
 @pytest.fixture

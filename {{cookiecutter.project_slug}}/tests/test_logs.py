@@ -7,6 +7,8 @@ from django.db import connection
 from django.http import HttpResponse
 from django.urls import path
 
+from {{ cookiecutter.project_slug }}.scaling.logs import JSONFormatter, ReadableFormatter
+
 logger = logging.getLogger("shop")
 
 
@@ -77,3 +79,15 @@ def test_request_id(ask, given, kept):
     response, _ = ask("/page/0/", **{"X-Request-ID": given})
 
     assert (response["X-Request-ID"] == given) is kept
+
+
+@pytest.mark.parametrize("extra", [{"level": "x", "time": "x", "logger": "x"}, {"status": "open"}, {"status": None}])
+def test_extra_of_any_name(extra):
+    """Neither does it replace what every line has, nor does a line get lost."""
+    own = {"name": "shop", "levelno": logging.INFO, "levelname": "INFO", "msg": "sold"}
+    record = logging.makeLogRecord(own | extra)
+    line = json.loads(JSONFormatter().format(record))
+
+    assert (line["level"], line["logger"], line["message"]) == ("info", "shop", "sold")
+    assert line["time"] != "x"
+    assert ReadableFormatter().format(record) == b"sold\n"

@@ -1,4 +1,4 @@
-"""Health, before any other middleware: on every Host header, over plain HTTP, without a session.
+"""Health, before the middlewares that could refuse a probe: on every Host header, over plain HTTP, without a session.
 
 /livez answers 200 as long as the process does. /readyz answers 200 while the site can be sent requests; otherwise 503,
 naming what is in the way: "draining" from SIGTERM on, "database" if the primary does not answer in time.
