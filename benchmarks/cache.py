@@ -75,7 +75,7 @@ def build(folder, redis):
     (app / "templates" / "anew.html").write_text(ANEW)
     (app / "templates" / "cached.html").write_text("{% load scaling %}" + CACHED)
     (folder / "site_settings.py").write_text(f"from my_project.settings.deploy import *\n{INSTALL}")
-    hold = "from my_project import local_postgres; print(local_postgres.start(), flush=True); input()"
+    hold = "from my_project.scaling.local import postgres; print(postgres.start(), flush=True); input()"
     holder = subprocess.Popen(
         [python, "-c", hold], cwd=project, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )

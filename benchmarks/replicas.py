@@ -41,7 +41,7 @@ ROUTER = """
 import statistics, timeit
 from django.contrib.auth.models import Group
 from django.db import router
-from my_project.scaling.replicas import reading_from_primary, reading_from_replicas
+from my_project.scaling.db.replicas import reading_from_primary, reading_from_replicas
 
 def cost():
     queryset = Group.objects.all()

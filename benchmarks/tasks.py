@@ -113,7 +113,7 @@ def main(path):
         for way, milliseconds in taken.items():
             p95 = statistics.quantiles(milliseconds, n=20)[-1]
             print(f"{way:<40}{statistics.median(milliseconds):>6.2f} ms median{p95:>7.2f} ms p95")
-        postgres.execute("TRUNCATE scaling_outboxmessage", "site")
+        postgres.execute("TRUNCATE scaling_tasks_outboxmessage", "site")
         for way in ("delay", "delay_on_commit"):
             ask = f"for _ in range({TASKS}): nothing.{way}()"
             rate = tasks_per_second(project, environment, folder / f"{way}.log", ask, redis)

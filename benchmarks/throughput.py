@@ -187,7 +187,7 @@ def build(folder):
     (app / "templates" / "cached_rows.html").write_text(CACHED_ROWS)
     subprocess.run([python, "-m", "django", "startproject", "bare"], cwd=folder, check=True)
 
-    hold = "from my_project import local_postgres as p; print(p.start(), p.SOCKETS, flush=True); input()"
+    hold = "from my_project.scaling.local import postgres as p; print(p.start(), p.SOCKETS, flush=True); input()"
     holder = subprocess.Popen(
         [python, "-c", hold], cwd=project, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )

@@ -108,7 +108,7 @@ class Project:
     @contextlib.contextmanager
     def database(self):
         """Keep the project's PostgreSQL running; give its URL."""
-        hold = f"from {self.path.name} import local_postgres; print(local_postgres.start(), flush=True); input()"
+        hold = f"from {self.path.name}.scaling.local import postgres; print(postgres.start(), flush=True); input()"
         with subprocess.Popen(
             [self.python, "-c", hold],
             cwd=self.path,

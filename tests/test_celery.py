@@ -169,7 +169,7 @@ class Stack:
             ("outbox.py", "RECOVER = 10", "RECOVER = 1"),
             ("outbox.py", "seconds=timeouts.TASK_VISIBILITY", "seconds=5"),
         ):
-            module = self.project.package / "scaling" / file
+            module = self.project.package / "scaling" / "tasks" / file
             assert figure in module.read_text()
             module.write_text(module.read_text().replace(figure, shorter))
         self.postgres = Postgres(project.python, folder, max_connections=60)
@@ -213,7 +213,7 @@ class Stack:
         return Counter(token for (token,) in self.execute("SELECT token FROM ran"))
 
     def waiting(self):
-        return self.execute("SELECT count(*) FROM scaling_outboxmessage WHERE sent IS NULL")[0][0]
+        return self.execute("SELECT count(*) FROM scaling_tasks_outboxmessage WHERE sent IS NULL")[0][0]
 
     def clear(self):
         for process in self.processes:
@@ -237,7 +237,7 @@ class Stack:
         self.redis.ask("FLUSHALL")
 
     def truncate(self):
-        self.execute("TRUNCATE ran, asked, scaling_outboxmessage, scaling_periodicrun")
+        self.execute("TRUNCATE ran, asked, scaling_tasks_outboxmessage, scaling_tasks_periodicrun")
 
 
 class Process:
@@ -513,7 +513,7 @@ def test_broker_loses_everything(stack):
     wait_until(lambda: len(stack.ran()) == 40, 40)
 
     assert any("lost" in line["message"] for line in worker.lines("warning"))
-    wait_until(lambda: stack.execute("SELECT count(*) FROM scaling_outboxmessage") == [(0,)])
+    wait_until(lambda: stack.execute("SELECT count(*) FROM scaling_tasks_outboxmessage") == [(0,)])
 
 
 @pytest.mark.parametrize("broker", ["own", "address", "none"])
@@ -641,7 +641,7 @@ def test_liveness(stack):
     """It sees a process that hangs, and does not mind a broker that is away."""
     worker = stack.start("worker", "--hostname=high@%h", "--queues=high")
     beat = stack.start("beat", wait=False)
-    program = stack.project.package / "scaling" / "alive.py"
+    program = stack.project.package / "scaling" / "tasks" / "alive.py"
 
     def alive(name):
         probe = stack.project.run(stack.project.python, program, name, check=False, **stack.site.environment)

@@ -14,8 +14,8 @@ from conftest import Project, clean_environment, processes_in, wait_until_gone
 # Holds the server until standard input ends.
 HOLD = """
 import sys, psycopg
-from my_project import local_postgres
-with psycopg.connect(local_postgres.start()) as connection:
+from my_project.scaling.local import postgres
+with psycopg.connect(postgres.start()) as connection:
     print(connection.info.server_version, flush=True)
     sys.stdin.read()
 """
@@ -142,7 +142,7 @@ def test_own_server(project, hold):
     other = Project(project.path.with_name("other") / project.path.name)
     shutil.copytree(project.path, other.path, symlinks=True, ignore=shutil.ignore_patterns(".local"))
     url = project.run(
-        project.python, "-c", "from my_project import local_postgres; print(local_postgres.start())"
+        project.python, "-c", "from my_project.scaling.local import postgres; print(postgres.start())"
     ).stdout.strip()
 
     other.manage("migrate", DATABASE_URL=url)
@@ -151,7 +151,7 @@ def test_own_server(project, hold):
 
 
 def folder_of_sockets(project):
-    code = "from my_project import local_postgres; print(local_postgres.SOCKETS)"
+    code = "from my_project.scaling.local import postgres; print(postgres.SOCKETS)"
     return Path(project.run(project.python, "-c", code).stdout.strip())
 
 

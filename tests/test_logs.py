@@ -229,7 +229,7 @@ def test_success(site):
     assert os.path.exists(f"/proc/{line.pop('process')}") or not os.path.exists("/proc")
     assert line == {
         "level": "info",
-        "logger": "my_project.scaling.requests",
+        "logger": "my_project.scaling.logs.request_log",
         "method": "GET",
         "route": "/plain/<int:pk>/",
         "status": 200,

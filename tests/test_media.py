@@ -33,7 +33,7 @@ from django.forms import FileField as FormField, Form
 from django.http import HttpResponse, JsonResponse
 from django.utils.html import format_html_join
 
-from my_project.scaling.uploads import UploadValidator
+from my_project.scaling.files.uploads import UploadValidator
 
 
 class UploadForm(Form):

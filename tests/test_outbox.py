@@ -89,7 +89,7 @@ def whole_stack(with_celery, tmp_path_factory, statsd):  # noqa: F811
     stack = Stack(with_celery, folder)
     with (stack.project.package / "accounts" / "tasks.py").open("a") as tasks:
         tasks.write(TASKS)
-    outbox = stack.project.package / "scaling" / "outbox.py"
+    outbox = stack.project.package / "scaling" / "tasks" / "outbox.py"
     for figure, lower in (("REPORT = 60", "REPORT = 1"), ("DELIVERIES = 5", "DELIVERIES = 2")):
         assert figure in outbox.read_text()
         outbox.write_text(outbox.read_text().replace(figure, lower))
@@ -122,11 +122,11 @@ def worker(stack, shared_workers):
 
 
 def rows(stack, condition="true"):
-    return stack.execute(f"SELECT count(*) FROM scaling_outboxmessage WHERE {condition}")[0][0]
+    return stack.execute(f"SELECT count(*) FROM scaling_tasks_outboxmessage WHERE {condition}")[0][0]
 
 
 def errors(stack):
-    return [error for (error,) in stack.execute("SELECT error FROM scaling_outboxmessage WHERE error != ''")]
+    return [error for (error,) in stack.execute("SELECT error FROM scaling_tasks_outboxmessage WHERE error != ''")]
 
 
 def nothing_left(stack):
@@ -235,7 +235,7 @@ def test_discarded_task_is_not_run_while_the_database_is_away(stack, worker):
 
     stack.do("rest.delay_on_commit(3)\nrest.delay_on_commit()")
     wait_until(lambda: rows(stack, "started IS NOT NULL") == rows(stack, "sent IS NOT NULL AND started IS NULL") == 1)
-    ((task,),) = stack.execute("SELECT task_id FROM scaling_outboxmessage WHERE started IS NULL")
+    ((task,),) = stack.execute("SELECT task_id FROM scaling_tasks_outboxmessage WHERE started IS NULL")
     stack.do(f"from django.core.management import call_command\ncall_command('outbox', 'discard', '{task}')")
     stack.postgres.control("stop", "-m", "immediate")
     try:
@@ -250,7 +250,7 @@ def test_discarded_task_is_not_run_while_the_database_is_away(stack, worker):
 def test_task_that_has_ended_is_not_run_when_it_is_delivered_again(stack):
     stack.do("record.delay_on_commit('once')")
     wait_until(lambda: stack.ran() and nothing_left(stack))
-    (pk,) = stack.execute("SELECT last_value FROM scaling_outboxmessage_id_seq")[0]
+    (pk,) = stack.execute("SELECT last_value FROM scaling_tasks_outboxmessage_id_seq")[0]
     stack.do(f"record.app.send_task(record.name, ['once'], headers={{'outbox': {pk}}})\nrecord.delay('next')")
     wait_until(lambda: stack.ran()["next"])
 
@@ -278,11 +278,11 @@ def test_retry_survives_a_broker_that_its_process_cannot_reach(stack, worker, ca
 def test_retry_goes_to_the_broker_if_the_database_does_not_take_it(stack):
     stack.do("try_again.delay('a', countdown=0.2, seconds=0.5)")
     wait_until(stack.ran)
-    stack.execute("ALTER TABLE scaling_outboxmessage RENAME TO away")
+    stack.execute("ALTER TABLE scaling_tasks_outboxmessage RENAME TO away")
     try:
         wait_until(lambda: len(stack.ran()) == 3)
     finally:
-        stack.execute("ALTER TABLE away RENAME TO scaling_outboxmessage")
+        stack.execute("ALTER TABLE away RENAME TO scaling_tasks_outboxmessage")
     wait_until(lambda: nothing_left(stack))
 
     assert stack.ran() == {"a 0": 1, "a 1": 1, "a 2": 1}
@@ -374,7 +374,7 @@ def reports(workers):
 def test_ages_and_lengths_are_reported(stack, shared_workers, statsd):
     """To the log and to statsd, by one process at a time."""
     stack.do("record.delay_on_commit('busy', 3)\nfor number in range(4): record.delay_on_commit(number)")
-    stack.do("from my_project.scaling.models import OutboxMessage\nOutboxMessage.objects.create(error='deliberate')")
+    stack.do("from my_project.scaling.db.models import OutboxMessage\nOutboxMessage.objects.create(error='deliberate')")
     wait_until(lambda: [line for line in reports(shared_workers) if line["queues"].get("default") == 4])
     before, started = len(reports(shared_workers)), time.monotonic()
     wait_until(lambda: "queue.length:4|g|#queue:default" in (datagram := statsd.recv(10_000).decode()) and datagram)

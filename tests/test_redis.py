@@ -96,7 +96,7 @@ django.setup()
 import redis
 from django.core.cache import cache
 
-BACKEND = "my_project.scaling.redis.RedisCache"
+BACKEND = "my_project.scaling.cache.redis_cache.RedisCache"
 for url in sys.argv[1:]:
     config.msgspec.convert(url, config.FIELDS["CACHE_REDIS_URL"].type)
     with override_settings(CACHES={"default": {"BACKEND": BACKEND, "LOCATION": url, "KEY_PREFIX": "try"}}):

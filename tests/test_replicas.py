@@ -45,7 +45,7 @@ from django.http import HttpResponse, JsonResponse, StreamingHttpResponse
 from django.urls import path
 from django.views.decorators.csrf import csrf_exempt
 
-from my_project.scaling.replicas import reading_from_primary, reading_from_replicas, wrote
+from my_project.scaling.db.replicas import reading_from_primary, reading_from_replicas, wrote
 from my_project.urls import handler500
 
 PORT = Func(function="inet_server_port", output_field=IntegerField())
@@ -293,8 +293,8 @@ def test_development_meets_the_router_and_the_middleware(with_replica):
     script = "from django.db import router; from django.conf import settings as s; print(s.MIDDLEWARE, router.routers)"
     ran = with_replica.manage("shell", "--no-imports", "-c", script)
 
-    assert "scaling.replicas.router.Router object" in ran.stdout
-    assert "scaling.replicas.replicas" in ran.stdout
+    assert "scaling.db.replicas.router.Router object" in ran.stdout
+    assert "scaling.db.replicas.replicas" in ran.stdout
 
 
 def numbers(servers, ports):
@@ -394,7 +394,7 @@ def test_only_a_fresh_cookie_of_ours_pins(site, servers):
 OUTSIDE = """
 import asyncio, json, time
 from asgiref.sync import sync_to_async
-from my_project.scaling.replicas import reading_from_primary, reading_from_replicas
+from my_project.scaling.db.replicas import reading_from_primary, reading_from_replicas
 from outage_urls import SERVED, atomic, port, write
 
 @reading_from_replicas()

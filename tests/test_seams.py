@@ -42,8 +42,8 @@ from django.template.response import TemplateResponse
 from django.urls import path
 
 from my_project.scaling.cache import cached
-from my_project.scaling.cdn import public
-from my_project.scaling.replicas import reading_from_primary
+from my_project.scaling.http.cdn import public
+from my_project.scaling.db.replicas import reading_from_primary
 from my_project.urls import handler500
 
 PORT = Func(function="inet_server_port", output_field=IntegerField())

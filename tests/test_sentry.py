@@ -147,7 +147,7 @@ def start(with_sentry, tmp_path_factory):
     path = project.path
     with (path / path.name / "urls.py").open("a") as urls:
         urls.write(VIEWS)
-    module = path / path.name / "scaling" / "sentry.py"
+    module = path / path.name / "scaling" / "logs" / "sentry.py"
     traced = module.read_text().replace("TRACED = 0.01", "TRACED = 1")
     assert traced != module.read_text()
     module.write_text(traced)

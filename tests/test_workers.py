@@ -41,7 +41,7 @@ def long_at_first(seconds):
 
 @signals.celeryd_init.connect
 def take_back_what_is_mended(**kwargs):
-    from my_project.scaling import workers
+    from my_project.scaling.tasks import workers
 
     if os.environ.get("AS_UPSTREAM") == "channel":
         redis.Transport.Channel = redis.Channel
@@ -229,7 +229,7 @@ def test_worker_goes_on_when_it_could_not_acknowledge(stack, environment):
 
 
 def alive(stack, name, **environment):
-    program = stack.project.package / "scaling" / "alive.py"
+    program = stack.project.package / "scaling" / "tasks" / "alive.py"
     environment = stack.site.environment | environment
     return stack.project.run(stack.project.python, program, name, check=False, **environment)
 
@@ -301,7 +301,7 @@ def test_make_dev_says_why_redis_does_not_start(with_celery, tmp_path):
 @pytest.mark.parametrize("base", ["celery.Task", "celery.contrib.django.task.DjangoTask"])
 def test_task_without_the_outbox_is_reported(with_celery, tmp_path, base):
     project = with_celery.copy(tmp_path)
-    with (project.package / "scaling" / "tasks.py").open("a") as tasks:
+    with (project.package / "scaling" / "tasks" / "__init__.py").open("a") as tasks:
         tasks.write(
             "\nimport celery.contrib.django.task\n\n\n"
             f"@shared_task(base={base})\ndef other():\n    pass\n\n\n"

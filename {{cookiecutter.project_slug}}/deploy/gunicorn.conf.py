@@ -18,8 +18,9 @@ for name in [name for name in sys.modules if name.partition(".")[0] == "{{ cooki
     del sys.modules[name]
 
 from {{ cookiecutter.project_slug }}.config import load  # noqa: E402
-from {{ cookiecutter.project_slug }}.scaling import health, timeouts  # noqa: E402
-from {{ cookiecutter.project_slug }}.scaling.logs import logging_config  # noqa: E402
+from {{ cookiecutter.project_slug }}.scaling import timeouts  # noqa: E402
+from {{ cookiecutter.project_slug }}.scaling.http import health  # noqa: E402
+from {{ cookiecutter.project_slug }}.scaling.logs.lines import logging_config  # noqa: E402
 
 values = load()
 

@@ -7,14 +7,15 @@ import subprocess
 import sys
 from pathlib import Path
 
-from {{ cookiecutter.project_slug }} import config, local_postgres
+from {{ cookiecutter.project_slug }} import config
+from {{ cookiecutter.project_slug }}.scaling.local import postgres
 {% if cookiecutter.media_storage == "filesystem" %}
 from {{ cookiecutter.project_slug }}.settings import base
 {% endif %}
 
 values = config.example() | {
     "ALLOWED_HOSTS": ["127.0.0.1", "localhost"],
-    "DATABASE_URL": os.environ.get("DATABASE_URL") or local_postgres.start(),
+    "DATABASE_URL": os.environ.get("DATABASE_URL") or postgres.start(),
     "HTTPS": False,
 {% if cookiecutter.media_storage == "filesystem" %}
     "MEDIA_ROOT": str(base.MEDIA_ROOT),

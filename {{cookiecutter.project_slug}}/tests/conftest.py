@@ -15,13 +15,13 @@ from django.db import connection{% if cookiecutter.use_replica %}, connections{%
 
 from django.test import Client, override_settings
 
-from {{ cookiecutter.project_slug }} import local_postgres
 {% if cookiecutter.use_replica %}
-from {{ cookiecutter.project_slug }}.scaling.replicas import watch
+from {{ cookiecutter.project_slug }}.scaling.db.replicas import watch
 {% endif %}
+from {{ cookiecutter.project_slug }}.scaling.local import postgres
 
 config = json.loads(Path(__file__).with_name("config.json").read_text())
-config["DATABASE_URL"] = os.environ.get("DATABASE_URL") or local_postgres.start()
+config["DATABASE_URL"] = os.environ.get("DATABASE_URL") or postgres.start()
 {% if cookiecutter.use_replica %}
 config["REPLICA_DATABASE_URLS"] = [config["DATABASE_URL"]] * 2
 {% endif %}

@@ -27,7 +27,7 @@ from django.utils.translation import gettext_lazy
 
 from {{ cookiecutter.project_slug }}.scaling import cache as scaling_cache
 from {{ cookiecutter.project_slug }}.scaling.cache import cached, make_key
-from {{ cookiecutter.project_slug }}.scaling.models import TimestampedModel
+from {{ cookiecutter.project_slug }}.scaling.db.models import TimestampedModel
 from {{ cookiecutter.project_slug }}.settings.base import CACHES
 
 CLIENTS = 12

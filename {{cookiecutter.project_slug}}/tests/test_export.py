@@ -12,7 +12,7 @@ from django.db.models import CharField, Count, JSONField, Value
 from django.test.utils import CaptureQueriesContext
 from django.utils.translation import gettext_lazy
 
-from {{ cookiecutter.project_slug }}.scaling.export import CHUNK_ROWS, csv_response
+from {{ cookiecutter.project_slug }}.scaling.db.export import CHUNK_ROWS, csv_response
 
 pytestmark = pytest.mark.django_db
 

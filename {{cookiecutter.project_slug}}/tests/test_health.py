@@ -6,7 +6,8 @@ import pytest
 from django.db import connection, connections
 from django.test import Client
 
-from {{ cookiecutter.project_slug }}.scaling import health, timeouts
+from {{ cookiecutter.project_slug }}.scaling import timeouts
+from {{ cookiecutter.project_slug }}.scaling.http import health
 
 
 @pytest.fixture(autouse=True)

@@ -7,7 +7,7 @@ from django.db import connection
 from django.http import HttpResponse
 from django.urls import path
 
-from {{ cookiecutter.project_slug }}.scaling.logs import JSONFormatter, ReadableFormatter
+from {{ cookiecutter.project_slug }}.scaling.logs.lines import JSONFormatter, ReadableFormatter
 
 logger = logging.getLogger("shop")
 

@@ -9,7 +9,7 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import path
 
 from {{ cookiecutter.project_slug }}.accounts.models import User
-from {{ cookiecutter.project_slug }}.scaling.models import FetchModeManager, TimestampedModel
+from {{ cookiecutter.project_slug }}.scaling.db.models import FetchModeManager, TimestampedModel
 
 pytestmark = pytest.mark.django_db
 

@@ -7,8 +7,8 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import path
 from django.views.generic import ListView
 
-from {{ cookiecutter.project_slug }}.scaling import pagination
-from {{ cookiecutter.project_slug }}.scaling.pagination import UncountedPaginator, estimated_count
+from {{ cookiecutter.project_slug }}.scaling.db import pagination
+from {{ cookiecutter.project_slug }}.scaling.db.pagination import UncountedPaginator, estimated_count
 from {{ cookiecutter.project_slug }}.urls import urlpatterns as site
 
 pytestmark = pytest.mark.django_db

@@ -6,8 +6,8 @@ from django.core.management import call_command
 from django.http import HttpResponse
 from django.test import Client, RequestFactory
 
+from {{ cookiecutter.project_slug }}.scaling.http.proxies import trusted_proxies
 from {{ cookiecutter.project_slug }}.scaling.mail import mailer
-from {{ cookiecutter.project_slug }}.scaling.proxies import trusted_proxies
 
 PROXIES = ["10.0.0.0/8", "2001:db8:1::/48"]
 

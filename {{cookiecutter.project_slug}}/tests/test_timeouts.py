@@ -8,7 +8,7 @@ import pytest
 from django.db import close_old_connections, connection
 from django.db.utils import OperationalError
 
-from {{ cookiecutter.project_slug }}.scaling.postgresql import database
+from {{ cookiecutter.project_slug }}.scaling.db.postgresql import database
 
 URL = "postgresql://ada:secret@db.example.com/site"
 

@@ -7,7 +7,7 @@ from django.core.files.uploadedfile import SimpleUploadedFile
 from django.db.models import FileField
 from django.db.models.fields.files import FieldFile
 
-from {{ cookiecutter.project_slug }}.scaling.uploads import FileSystemStorage, UploadValidator, type_of
+from {{ cookiecutter.project_slug }}.scaling.files.uploads import FileSystemStorage, UploadValidator, type_of
 
 PNG = b"\x89PNG\r\n\x1a\n and so on"
 SCRIPT = b"<svg xmlns='http://www.w3.org/2000/svg'><script>alert(1)</script></svg>"
@@ -68,7 +68,7 @@ def test_validator_leaves_stored_files_alone(storage):
 def test_validator_in_a_migration():
     path, args, kwargs = UploadValidator(types=["png"], max_size=1).deconstruct()
 
-    assert (path, args) == ("{{ cookiecutter.project_slug }}.scaling.uploads.UploadValidator", ())
+    assert (path, args) == ("{{ cookiecutter.project_slug }}.scaling.files.uploads.UploadValidator", ())
     assert UploadValidator(**kwargs) == UploadValidator(types=("png",), max_size=1)
     assert UploadValidator() != UploadValidator(max_size=1)
 

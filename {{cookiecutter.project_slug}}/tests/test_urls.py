@@ -11,7 +11,7 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import Resolver404, URLPattern, get_resolver, resolve
 {% if cookiecutter.use_celery %}
 
-from {{ cookiecutter.project_slug }}.scaling.models import OutboxMessage
+from {{ cookiecutter.project_slug }}.scaling.tasks.models import OutboxMessage
 {% endif %}
 
 CEILING = 10

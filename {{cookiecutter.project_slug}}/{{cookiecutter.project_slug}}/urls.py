@@ -6,7 +6,7 @@ from django.contrib import admin
 from django.urls import path
 from django.views.generic import TemplateView
 
-handler500 = "{{ cookiecutter.project_slug }}.scaling.deadline.handler500"
+handler500 = "{{ cookiecutter.project_slug }}.scaling.http.deadline.handler500"
 
 urlpatterns = [
     path("", TemplateView.as_view(template_name="home.html"), name="home"),

@@ -1,7 +1,7 @@
 from django.contrib import admin
 from django.contrib.auth import admin as auth
 
-from ..scaling.pagination import EstimatedPaginator
+from ..scaling.db.pagination import EstimatedPaginator
 from .models import User
 
 

@@ -1,6 +1,6 @@
 from django.contrib.auth import models
 
-from ..scaling.models import FetchModeManager
+from ..scaling.db.models import FetchModeManager
 
 
 class UserManager(FetchModeManager, models.UserManager):

@@ -11,7 +11,7 @@ from django.db import OperationalError, connections
 
 from . import timeouts
 {% if cookiecutter.use_replica %}
-from .replicas import watch
+from .db.replicas import watch
 {% endif %}
 
 RESERVE = 5  # connections for migrations, the shell, backups, monitoring and probes

@@ -19,25 +19,32 @@ INSTALLED_APPS = [
     "django.contrib.staticfiles",
     "{{ cookiecutter.project_slug }}.accounts",
     "{{ cookiecutter.project_slug }}.scaling",
+{% if cookiecutter.use_celery %}
+    "{{ cookiecutter.project_slug }}.scaling.tasks",
+{% endif %}
 ]
 
 MIDDLEWARE = [
 {% if cookiecutter.use_replica %}
     # Before all others: to see what the session writes, and that no cache keeps a response to one who wrote
-    "{{ cookiecutter.project_slug }}.scaling.replicas.replicas",
+    "{{ cookiecutter.project_slug }}.scaling.db.replicas.replicas",
 {% endif %}
-    "{{ cookiecutter.project_slug }}.scaling.health.health",
-    "{{ cookiecutter.project_slug }}.scaling.requests.request_log",
-    "{{ cookiecutter.project_slug }}.scaling.deadline.deadline_middleware",
-    "{{ cookiecutter.project_slug }}.scaling.proxies.trusted_proxies",
+    "{{ cookiecutter.project_slug }}.scaling.http.health.health",
+    "{{ cookiecutter.project_slug }}.scaling.logs.request_log.request_log",
+    "{{ cookiecutter.project_slug }}.scaling.http.deadline.deadline_middleware",
+    "{{ cookiecutter.project_slug }}.scaling.http.proxies.trusted_proxies",
     "django.middleware.security.SecurityMiddleware",
-    "{{ cookiecutter.project_slug }}.scaling.security.security",
+    "{{ cookiecutter.project_slug }}.scaling.http.security.security",
     "whitenoise.middleware.WhiteNoiseMiddleware",
+{% if cookiecutter.use_cdn %}
+    # Around all that sets cookies; static files do not come by
+    "{{ cookiecutter.project_slug }}.scaling.http.cdn.cache_headers",
+{% endif %}
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
-    "{{ cookiecutter.project_slug }}.scaling.messages.MessageMiddleware",
+    "{{ cookiecutter.project_slug }}.scaling.http.messages.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
 ]
 
@@ -105,7 +112,7 @@ FETCH_MODE = "FETCH_PEERS"
 # Replicas: pages read from them where the config names some, and from the primary what has to be fresh
 # https://docs.djangoproject.com/en/6.1/topics/db/multi-db/#automatic-database-routing
 
-DATABASE_ROUTERS = ["{{ cookiecutter.project_slug }}.scaling.replicas.router.Router"]
+DATABASE_ROUTERS = ["{{ cookiecutter.project_slug }}.scaling.db.replicas.router.Router"]
 {% endif %}
 
 
@@ -166,6 +173,17 @@ STATIC_URL = "static/"
 STATIC_ROOT = BASE_DIR / "staticfiles"
 
 STATICFILES_DIRS = [BASE_DIR / "{{ cookiecutter.project_slug }}" / "static"]
+{% if cookiecutter.use_cdn %}
+
+# Those of former releases, too, which the manifest no longer names
+WHITENOISE_IMMUTABLE_FILE_TEST = r"\.[0-9a-f]{12}\.[^/]+$"
+
+
+# CDN
+
+# The dotted name of the function that `manage.py purge` calls with a list of URLs
+CDN_PURGE = None
+{% endif %}
 
 
 # Uploaded files
@@ -176,7 +194,7 @@ MEDIA_URL = "media/"
 MEDIA_ROOT = BASE_DIR / ".local" / "media"
 
 STORAGES = {
-    "default": {"BACKEND": "{{ cookiecutter.project_slug }}.scaling.uploads.FileSystemStorage"},
+    "default": {"BACKEND": "{{ cookiecutter.project_slug }}.scaling.files.uploads.FileSystemStorage"},
     "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
 }
 

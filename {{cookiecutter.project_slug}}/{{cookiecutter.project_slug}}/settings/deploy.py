@@ -1,15 +1,15 @@
 """Settings of every deployed environment, from its JSON config; config.py says what each key means."""
 
-{% if cookiecutter.use_celery %}
-from ..celery import broker_options
-{% endif %}
 from ..config import load
-from ..scaling.logs import logging_config
+from ..scaling.db.postgresql import database
+from ..scaling.logs.lines import logging_config
 from ..scaling.mail import mailer
-from ..scaling.postgresql import database
+{% if cookiecutter.use_celery %}
+from ..scaling.tasks.broker import broker_options
+{% endif %}
 from .base import *
 {% if cookiecutter.use_celery %}
-from .celery import *
+from .tasks import *
 {% endif %}
 
 config = load()
@@ -66,7 +66,7 @@ HOSTS = config.HOSTS
 
 DATABASES |= {
     f"replica_{number}": database(url, config.DATABASE_POOLER)
-    | {"ENGINE": "{{ cookiecutter.project_slug }}.scaling.replicas", "TEST": {"MIRROR": "default"}}
+    | {"ENGINE": "{{ cookiecutter.project_slug }}.scaling.db.replicas", "TEST": {"MIRROR": "default"}}
     for number, url in enumerate(config.REPLICA_DATABASE_URLS, 1)
 }
 {% endif %}
@@ -87,8 +87,8 @@ CACHES = {
 if config.CACHE_REDIS_URL:
     in_redis = CACHES["default"] | {"LOCATION": config.CACHE_REDIS_URL, "OPTIONS": {}}
     CACHES = {
-        "default": in_redis | {"BACKEND": "{{ cookiecutter.project_slug }}.scaling.redis.RedisCache"},
-        "sessions": in_redis | {"BACKEND": "{{ cookiecutter.project_slug }}.scaling.redis.SessionCache"},
+        "default": in_redis | {"BACKEND": "{{ cookiecutter.project_slug }}.scaling.cache.redis_cache.RedisCache"},
+        "sessions": in_redis | {"BACKEND": "{{ cookiecutter.project_slug }}.scaling.cache.redis_cache.SessionCache"},
     }
     SESSION_ENGINE = "django.contrib.sessions.backends.cached_db"
     SESSION_CACHE_ALIAS = "sessions"
@@ -99,7 +99,11 @@ if config.CACHE_REDIS_URL:
 # https://whitenoise.readthedocs.io/en/stable/django.html
 
 STORAGES = STORAGES | {
+{% if cookiecutter.use_cdn %}
+    "staticfiles": {"BACKEND": "{{ cookiecutter.project_slug }}.scaling.http.cdn.StaticFilesStorage"},
+{% else %}
     "staticfiles": {"BACKEND": "whitenoise.storage.CompressedManifestStaticFilesStorage"},
+{% endif %}
 }
 
 
@@ -110,7 +114,7 @@ MAILERS = {"default": mailer(config.EMAIL_URL)} if config.EMAIL_URL else {}
 {% if cookiecutter.use_celery %}
 
 
-# Background tasks: all other settings of Celery are in settings/celery.py
+# Background tasks: all other settings of Celery are in settings/tasks.py
 # https://docs.celeryq.dev/en/stable/getting-started/backends-and-brokers/
 
 CELERY_BROKER_URL = config.CELERY_BROKER_URL
@@ -130,24 +134,6 @@ if config.CDN_URL:
         name: [*SECURE_CSP.get(name, SECURE_CSP["default-src"]), STATIC_URL]
         for name in ("script-src", "style-src", "img-src", "font-src")
     }
-
-STORAGES = STORAGES | {
-    "staticfiles": {"BACKEND": "{{ cookiecutter.project_slug }}.scaling.cdn.StaticFilesStorage"},
-}
-
-# Those of former releases, too, which the manifest no longer names
-WHITENOISE_IMMUTABLE_FILE_TEST = r"\.[0-9a-f]{12}\.[^/]+$"
-
-# Around all that sets cookies; static files do not come by
-before = MIDDLEWARE.index("django.contrib.sessions.middleware.SessionMiddleware")
-MIDDLEWARE = [
-    *MIDDLEWARE[:before],
-    "{{ cookiecutter.project_slug }}.scaling.cdn.cache_headers",
-    *MIDDLEWARE[before:],
-]
-
-# The dotted name of the function that `manage.py purge` calls with a list of URLs
-CDN_PURGE = None
 {% endif %}
 {% if cookiecutter.media_storage == "filesystem" %}
 
@@ -184,8 +170,8 @@ public_bucket = bucket | {
 }
 
 STORAGES = STORAGES | {
-    "default": {"BACKEND": "{{ cookiecutter.project_slug }}.scaling.s3.S3Storage", "OPTIONS": private_bucket},
-    "public": {"BACKEND": "{{ cookiecutter.project_slug }}.scaling.s3.S3Storage", "OPTIONS": public_bucket},
+    "default": {"BACKEND": "{{ cookiecutter.project_slug }}.scaling.files.s3.S3Storage", "OPTIONS": private_bucket},
+    "public": {"BACKEND": "{{ cookiecutter.project_slug }}.scaling.files.s3.S3Storage", "OPTIONS": public_bucket},
 }
 
 # Of the service's host only these two buckets: anybody may have one there
@@ -201,7 +187,7 @@ SECURE_CSP = SECURE_CSP | {
 # https://docs.sentry.io/platforms/python/integrations/django/
 
 if config.SENTRY_DSN:
-    from ..scaling import sentry
+    from ..scaling.logs import sentry
 
     sentry.start(config.SENTRY_DSN, config.ENVIRONMENT)
 {% endif %}

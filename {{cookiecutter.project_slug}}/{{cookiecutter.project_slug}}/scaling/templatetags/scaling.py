@@ -26,7 +26,7 @@ class FragmentNode(Node):
 
 @register.tag
 def fragment(parser, token):
-    """Cache a part of a template as Django's `cache` tag does, but with cached() of scaling/cache.py.
+    """Cache a part of a template as Django's `cache` tag does, but with cached() of scaling/cache/__init__.py.
 
     The TTL in seconds, a name, which is no variable even without quotes, and what the part varies on:
 {% raw %}    {% fragment LONG_TTL "sidebar" article %}…{% endfragment %}{% endraw %}.

@@ -16,8 +16,8 @@ from django.dispatch import receiver
 from . import statsd
 
 SLOW_QUERY = 0.05  # seconds
-PROJECT = f"{Path(__file__).parents[2]}{os.sep}"
-HERE = str(Path(__file__).parent)
+PROJECT = f"{Path(__file__).parents[3]}{os.sep}"
+HERE = str(Path(__file__).parents[1])
 
 logger = logging.getLogger(__name__)
 well_formed = re.compile("[A-Za-z0-9_-]{8,64}").fullmatch

@@ -20,9 +20,9 @@ from django.db import models, transaction
 from django.utils.functional import Promise
 
 {% if cookiecutter.use_replica %}
-from .replicas import value_to_keep
+from ..db.replicas import value_to_keep
 {% endif %}
-from .requests import current
+from ..logs.request_log import current
 
 # Keys that were set together expire apart, each up to this share of its TTL earlier or later.
 JITTER = 0.2

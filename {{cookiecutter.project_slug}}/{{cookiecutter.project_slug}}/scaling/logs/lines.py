@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 import msgspec
 from django.utils.termcolors import colorize
 
-from . import requests
+from . import request_log
 
 MAX_LINE = 16_000  # bytes: Docker and containerd break longer lines in two
 FLUSH_SECONDS = 0.1
@@ -41,7 +41,7 @@ class JSONFormatter(logging.Formatter):
             "process": record.process,
             "message": without_secrets(record.getMessage()),
         }
-        if figures := requests.current.get():
+        if figures := request_log.current.get():
             line["request_id"] = figures.request_id
         line |= {name: value for name, value in vars(record).items() if name not in OMITTED and name not in line}
         if record.exc_info:
@@ -55,7 +55,7 @@ class JSONFormatter(logging.Formatter):
 class ReadableFormatter(logging.Formatter):
     def format(self, record):
         text = super().format(record) + (f"\n{record.sql}" if hasattr(record, "sql") else "")
-        status = record.status if record.name == requests.__name__ else 0
+        status = record.status if record.name == request_log.__name__ else 0
         level = max(record.levelno, status // 100 * 10 - 10)  # 4xx as warnings, 5xx as errors
         if os.isatty(1) and level >= logging.WARNING:
             text = colorize(text, fg="red" if level >= logging.ERROR else "yellow")
@@ -82,7 +82,7 @@ class Handler(logging.Handler):
                 self.dropped += 1
                 return
             self.lines.append(self.format(record))
-            of_request = record.name == requests.__name__ and record.levelno <= logging.INFO
+            of_request = record.name == request_log.__name__ and record.levelno <= logging.INFO
             may_wait = of_request and len(self.lines) <= MAX_LINES
             if not (may_wait or self.failure):
                 self.flush()

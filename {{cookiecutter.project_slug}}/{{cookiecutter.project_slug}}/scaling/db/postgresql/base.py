@@ -12,11 +12,11 @@ import psycopg
 from django.db.backends.postgresql import base
 from psycopg.pq import TransactionStatus
 
-from .. import timeouts
+from ... import timeouts
+from ...logs.request_log import measured
 {% if cookiecutter.use_replica %}
 from ..replicas import notice
 {% endif %}
-from ..requests import measured
 
 # Seconds in which a server that is well answers on an open connection; if it does not, a new one is tried.
 PROMPT = 0.1

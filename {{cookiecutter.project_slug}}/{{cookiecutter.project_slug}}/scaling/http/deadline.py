@@ -18,9 +18,9 @@ from django.http import FileResponse, HttpResponse
 from django.views.defaults import server_error
 from psycopg.errors import IdleInTransactionSessionTimeout, ReadOnlySqlTransaction
 
-from . import timeouts
-from .postgresql import serves_requests
-from .postgresql.base import DatabaseWrapper
+from .. import timeouts
+from ..db.postgresql import serves_requests
+from ..db.postgresql.base import DatabaseWrapper
 
 TICK = 0.25  # seconds between two looks at the requests, and at the connections of the probes
 END = object()

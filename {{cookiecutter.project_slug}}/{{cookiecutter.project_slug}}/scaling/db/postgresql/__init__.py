@@ -4,7 +4,7 @@ import sys
 
 import dj_database_url
 
-from .. import timeouts
+from ... import timeouts
 
 
 def database(url, pooler="none"):

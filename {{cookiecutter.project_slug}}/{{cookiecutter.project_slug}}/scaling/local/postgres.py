@@ -24,7 +24,7 @@ from urllib.parse import quote
 
 VERSION = 18
 DATABASE = "{{ cookiecutter.project_slug }}"
-DATA = Path(__file__).resolve().parent.parent / ".local" / "postgres"
+DATA = Path(__file__).resolve().parents[3] / ".local" / "postgres"
 LOG = DATA / "log"
 
 # The path of a Unix socket has at most 103 bytes, wherever the project lies.

@@ -20,9 +20,9 @@ from django.core.cache import cache
 from django.db import connections
 from django.http import HttpResponseNotAllowed, JsonResponse
 
-from . import timeouts
+from .. import timeouts
 {% if cookiecutter.use_replica %}
-from .replicas import watch
+from ..db.replicas import watch
 {% endif %}
 
 # For how many seconds one answer of the database serves all who ask.
