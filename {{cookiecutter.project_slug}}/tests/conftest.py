@@ -56,17 +56,16 @@ def fetch_raise(settings):
 @pytest.fixture(autouse=True)
 def unasked_replicas(monkeypatch):
     """Ask no replica how far it is, so that none is read from: the connections would outlive the test database."""
+    watch.servers.cache_clear()
     watch.asked.set()
-    watch.paused.clear()
-    watch.receipts.clear()
     monkeypatch.setattr(watch, "start", lambda: None)
-    monkeypatch.setattr(watch, "known", {})
 
 
 @pytest.fixture
 def fresh_replicas(unasked_replicas):
     """Have replicas that are fresh: both are the test database itself."""
-    watch.known |= dict.fromkeys(watch.replicas(), time.monotonic())
+    for alias in watch.replicas():
+        watch.servers()[alias].current_to = time.monotonic()
     yield
     connections.close_all()
 
