@@ -78,3 +78,12 @@ def drain_on_sigterm(server):
 
 
 on_starting = on_reload = drain_on_sigterm
+{% if cookiecutter.use_replica %}
+
+
+def post_worker_init(worker):
+    """Know the replicas before the first request: the primary would answer it, and another worker the next one."""
+    from {{ cookiecutter.project_slug }}.scaling.db.replicas import watch
+
+    watch.start_and_wait()
+{% endif %}
