@@ -42,14 +42,14 @@ def long_at_first(seconds):
 
 @signals.celeryd_init.connect
 def take_back_what_is_mended(**kwargs):
-    from my_project.scaling.tasks import workers
+    from my_project.scaling.tasks import kombu_fixes, main_process
 
     if os.environ.get("AS_UPSTREAM") == "channel":
         redis.Transport.Channel = redis.Channel
     if os.environ.get("AS_UPSTREAM") == "heartbeats":
-        signals.worker_init.disconnect(workers.send_no_heartbeats)
+        signals.worker_init.disconnect(kombu_fixes.send_no_heartbeats)
     if os.environ.get("AS_UPSTREAM") == "sigterm":
-        workers.Background.on_sigterm = lambda *args: signal.raise_signal(signal.SIGQUIT)
+        main_process.Background.on_sigterm = lambda *args: signal.raise_signal(signal.SIGQUIT)
 
 
 @signals.celeryd_init.connect
