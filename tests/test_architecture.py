@@ -181,3 +181,12 @@ def test_a_layer_works_without_those_above(set_up, tmp_path, number):
     blocked = [f"my_project.scaling.{entry.removesuffix('.py').strip('/')}" for layer in above for entry in layer]
 
     project.run(project.python, "-c", ALONE, json.dumps(modules), json.dumps(blocked))
+
+
+def test_map_of_the_template():
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    files = [file for folder in ("tests", "benchmarks", "hooks", "scripts") for file in (ROOT / folder).glob("*.py")]
+
+    assert [file.name for file in files if file.name not in text] == []
+    tested = {file.name for file in files}
+    assert [name for name in re.findall(r"`(?:\w+/)*(test_\w+\.py)`", text) if name not in tested] == []
