@@ -18,6 +18,9 @@ from django.db import connection{% if cookiecutter.use_replica %}, connections{%
 
 from django.test import Client, override_settings
 
+# Before anything of the project is imported: by default its settings are local.py, which a machine for tests has not.
+os.environ["DJANGO_SETTINGS_MODULE"] = "{{ cookiecutter.project_slug }}.settings.deploy"
+
 from {{ cookiecutter.project_slug }}.config import Config
 {% if cookiecutter.use_replica %}
 from {{ cookiecutter.project_slug }}.scaling.db.replicas import watch
@@ -35,7 +38,6 @@ config_file.touch(mode=0o600)
 config_file.write_text(json.dumps(config))
 
 os.environ["DJANGO_CONFIG"] = str(config_file)
-os.environ["DJANGO_SETTINGS_MODULE"] = "{{ cookiecutter.project_slug }}.settings.deploy"
 django.setup()
 
 
