@@ -18,7 +18,10 @@ from .settings import base
 
 
 class Config(ConfigFile, kw_only=True):
-    """Every key, with its type, its meaning and its default; a key without a default is required."""
+    """Every key, with its type, its meaning and its default; a key without a default is required.
+
+    README.md shows how to add one.
+    """
 
     default_file = "/srv/{{ cookiecutter.project_slug }}/config.json"
 
