@@ -17,7 +17,7 @@ from ...logs.request_log import measured
 {% if cookiecutter.use_replica %}
 from ..replicas import notice
 {% endif %}
-from . import session_options
+from . import session_timeouts
 
 # Seconds in which a server that is well answers on an open connection; if it does not, a new one is tried.
 PROMPT = 0.1
@@ -55,8 +55,6 @@ class DatabaseWrapper(base.DatabaseWrapper):
     # try again, by time.monotonic(). And those whose server is silent on open connections as well.
     retry, hung = {}, set()
 
-    read_only = False
-
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         self.execute_wrappers.append(measured)
@@ -69,11 +67,16 @@ class DatabaseWrapper(base.DatabaseWrapper):
         """Whether a pooler stands in between, for which database() has turned server-side cursors off."""
         return self.settings_dict.get("DISABLE_SERVER_SIDE_CURSORS", False)
 
+    def session_options(self):
+        """Return the settings of PostgreSQL that each session begins with."""
+        return session_timeouts()
+
     def get_connection_params(self):
-        """Add what the session is told, before the URL's own options, which win; a pooler takes none of ours."""
+        """Add our options before those of the URL, which win; a pooler takes none of ours."""
         params = super().get_connection_params()
         if not self.is_pooled:
-            params["options"] = f"{session_options(self.read_only)} {params.get('options', '')}".strip()
+            ours = " ".join(f"-c {name}={value}" for name, value in self.session_options().items())
+            params["options"] = f"{ours} {params.get('options', '')}".strip()
         return params
 
     def get_new_connection(self, conn_params):
