@@ -17,12 +17,12 @@ from gunicorn import glogging
 for name in [name for name in sys.modules if name.partition(".")[0] == "{{ cookiecutter.project_slug }}"]:
     del sys.modules[name]
 
-from {{ cookiecutter.project_slug }}.config import load  # noqa: E402
+from {{ cookiecutter.project_slug }}.config import Config  # noqa: E402
 from {{ cookiecutter.project_slug }}.scaling import timeouts  # noqa: E402
 from {{ cookiecutter.project_slug }}.scaling.http import health  # noqa: E402
 from {{ cookiecutter.project_slug }}.scaling.logs.lines import logging_config  # noqa: E402
 
-values = load()
+values = Config.load()
 
 wsgi_app = "{{ cookiecutter.project_slug }}.wsgi"
 proc_name = "{{ cookiecutter.project_slug }}"

@@ -1,4 +1,7 @@
-"""The tests run against the deploy settings as they are shipped, with config.json beside this file as the config."""
+"""The tests run against the deploy settings as they are shipped.
+
+Their config is that of `manage.py config example`, changed by config.json beside this file.
+"""
 
 import json
 import os
@@ -15,12 +18,16 @@ from django.db import connection{% if cookiecutter.use_replica %}, connections{%
 
 from django.test import Client, override_settings
 
+# Before anything of the project is imported: by default its settings are local.py, which a machine for tests has not.
+os.environ["DJANGO_SETTINGS_MODULE"] = "{{ cookiecutter.project_slug }}.settings.deploy"
+
+from {{ cookiecutter.project_slug }}.config import Config
 {% if cookiecutter.use_replica %}
 from {{ cookiecutter.project_slug }}.scaling.db.replicas import watch
 {% endif %}
 from {{ cookiecutter.project_slug }}.scaling.local import postgres
 
-config = json.loads(Path(__file__).with_name("config.json").read_text())
+config = Config.example() | json.loads(Path(__file__).with_name("config.json").read_text())
 config["DATABASE_URL"] = os.environ.get("DATABASE_URL") or postgres.start()
 {% if cookiecutter.use_replica %}
 config["REPLICA_DATABASE_URLS"] = [config["DATABASE_URL"]] * 2
@@ -31,7 +38,6 @@ config_file.touch(mode=0o600)
 config_file.write_text(json.dumps(config))
 
 os.environ["DJANGO_CONFIG"] = str(config_file)
-os.environ["DJANGO_SETTINGS_MODULE"] = "{{ cookiecutter.project_slug }}.settings.deploy"
 django.setup()
 
 
