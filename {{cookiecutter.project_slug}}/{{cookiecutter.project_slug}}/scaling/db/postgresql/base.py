@@ -38,7 +38,7 @@ class Thread(threading.local):
 
 
 class End:
-    """Goes when its thread does."""
+    """What only its thread refers to, so that finalize() notices when that has ended."""
 
 
 def close(connections, process):
@@ -51,9 +51,9 @@ thread = Thread()
 
 
 class DatabaseWrapper(base.DatabaseWrapper):
-    # What all threads know. A circuit breaker: the aliases to which connecting took too long, and when one thread may
-    # try again, by time.monotonic(). And those whose server is silent on open connections as well.
-    retry, hung = {}, set()
+    # A circuit breaker for each server, by its alias, which all threads share.
+    retry = {}  # connecting took too long: when one thread may try again, by time.monotonic()
+    hung = set()  # and open connections are silent as well
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
@@ -87,7 +87,7 @@ class DatabaseWrapper(base.DatabaseWrapper):
 
     def connect_or_break(self, conn_params):
         """Connect; if that takes DATABASE_CONNECT, other threads need not wait as long, until one succeeds."""
-        if self.alias in self.retry:
+        if self.alias in self.retry:  # this thread tries, the others fail meanwhile
             self.retry[self.alias] = time.monotonic() + timeouts.DATABASE_CONNECT
         try:
             connection = super().get_new_connection(conn_params)
@@ -106,7 +106,7 @@ class DatabaseWrapper(base.DatabaseWrapper):
         super().close_if_unusable_or_obsolete()
 
     def is_usable(self):
-        """Tell without a round trip, in 2 µs, whether statements can be sent: is the socket silent, the server alive?
+        """Tell without a round trip whether statements can be sent: the socket is silent, and the server does not hang.
 
         A closed connection's socket is readable. One with a rare notice in it is, too: to connect anew then costs less
         than to ask, and asking a server that hangs would take for ever.
