@@ -9,7 +9,7 @@ import pytest
 
 from {{ cookiecutter.project_slug }} import config
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 SECRET_KEY = "a-secret-that-no-message-may-show-a-secret-that-no-message-may-show"
 VALID = {
     "SECRET_KEY": SECRET_KEY,
