@@ -16,13 +16,13 @@ BY_TYPE = {
     "ArrayField": lambda number: [],
     "BinaryField": lambda number: b"",
     "BooleanField": lambda number: False,
-    "DateField": lambda number: date(2026, 1, number),
+    "DateField": lambda number: date(2026, 1, 1) + timedelta(number),
     "DateTimeField": lambda number: timezone.now() + timedelta(seconds=number),
     "DecimalField": lambda number: number % 10,
     "DurationField": lambda number: timedelta(number),
     "GenericIPAddressField": lambda number: f"192.0.2.{number}",
     "JSONField": lambda number: {},
-    "TimeField": lambda number: time(number),
+    "TimeField": lambda number: time(number % 24),
     "UUIDField": lambda number: UUID(int=number),
 }
 NUMBERS = (models.IntegerField, models.FloatField)
@@ -40,9 +40,9 @@ class Rows(dict):
     def __missing__(self, model):
         """Make so many rows that there are `count`; `problems` says why there are none."""
         self[model] = []  # for fields that lead back to the model
-        rows = list(model._base_manager.order_by("pk")[: self.count])
         try:
             with transaction.atomic():
+                rows = list(model._base_manager.order_by("pk")[: self.count])
                 rows += save(model, [self.build(model, number) for number in range(len(rows) + 1, self.count + 1)])
         except (DatabaseError, LookupError, TypeError, ValueError) as error:
             self.problems[model._meta.label] = str(error).partition("\n")[0]

@@ -63,7 +63,8 @@ def views(patterns=None, prefix="", namespace=""):
             yield from views(pattern.url_patterns, route, inner)
             continue
         name = f"{namespace}{pattern.name}" if pattern.name else route
-        if name not in WITHOUT_ADDRESS and pattern.callback.__name__ != "catch_all_view":  # the admin's 404
+        is_404_of_the_admin = getattr(pattern.callback, "__name__", "") == "catch_all_view"
+        if name not in WITHOUT_ADDRESS and not is_404_of_the_admin:
             yield name, route, pattern.callback
 
 
@@ -108,7 +109,8 @@ def queries_of(client, url):
 
     with connection.execute_wrapper(record):
         response = client.get(url)
-    assert response.status_code in (200, 301, 302, 403, 405), f"{url} answers {response.status_code}"
+    if response.status_code not in (200, 301, 302, 403, 405):
+        pytest.fail(f"{url} answers {response.status_code}", pytrace=False)
     return queries
 
 
