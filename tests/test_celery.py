@@ -165,9 +165,9 @@ class Stack:
         (self.project.package / "accounts" / "tasks.py").write_text(TASKS)
         for file, figure, shorter in (
             ("alive.py", "MAX_AGE = 60", "MAX_AGE = 5"),
-            ("workers.py", "BEAT = 5", "BEAT = 1"),
-            ("outbox.py", "RECOVER = 10", "RECOVER = 1"),
-            ("outbox.py", "seconds=timeouts.TASK_VISIBILITY", "seconds=5"),
+            ("main_process.py", "ALIVE_INTERVAL = 5", "ALIVE_INTERVAL = 1"),
+            ("publisher.py", "RECOVER = 10", "RECOVER = 1"),
+            ("upkeep.py", "seconds=timeouts.TASK_VISIBILITY", "seconds=5"),
         ):
             module = self.project.package / "scaling" / "tasks" / file
             assert figure in module.read_text()

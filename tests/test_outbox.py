@@ -89,10 +89,13 @@ def whole_stack(with_celery, tmp_path_factory, statsd):  # noqa: F811
     stack = Stack(with_celery, folder)
     with (stack.project.package / "accounts" / "tasks.py").open("a") as tasks:
         tasks.write(TASKS)
-    outbox = stack.project.package / "scaling" / "tasks" / "outbox.py"
-    for figure, lower in (("REPORT = 60", "REPORT = 1"), ("DELIVERIES = 5", "DELIVERIES = 2")):
-        assert figure in outbox.read_text()
-        outbox.write_text(outbox.read_text().replace(figure, lower))
+    for file, figure, lower in (
+        ("upkeep.py", "REPORT = 60", "REPORT = 1"),
+        ("outbox.py", "DELIVERIES = 5", "DELIVERIES = 2"),
+    ):
+        module = stack.project.package / "scaling" / "tasks" / file
+        assert figure in module.read_text()
+        module.write_text(module.read_text().replace(figure, lower))
     with (folder / "celery_settings.py").open("a") as settings:
         settings.write(f'STATSD_URL = "udp://127.0.0.1:{statsd.getsockname()[1]}"\n')
     (folder / "bad_schedule.py").write_text(BAD_SCHEDULE)
@@ -374,7 +377,7 @@ def reports(workers):
 def test_ages_and_lengths_are_reported(stack, shared_workers, statsd):
     """To the log and to statsd, by one process at a time."""
     stack.do("record.delay_on_commit('busy', 3)\nfor number in range(4): record.delay_on_commit(number)")
-    stack.do("from my_project.scaling.db.models import OutboxMessage\nOutboxMessage.objects.create(error='deliberate')")
+    stack.do("from my_project.scaling.tasks.models import OutboxMessage\nOutboxMessage.objects.create(error='deliberate')")
     wait_until(lambda: [line for line in reports(shared_workers) if line["queues"].get("default") == 4])
     before, started = len(reports(shared_workers)), time.monotonic()
     wait_until(lambda: "queue.length:4|g|#queue:default" in (datagram := statsd.recv(10_000).decode()) and datagram)

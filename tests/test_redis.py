@@ -90,7 +90,8 @@ TRY = """
 import json, sys, time
 import django
 from django.test import override_settings
-from my_project import config
+import msgspec
+from my_project.scaling.config_types import RedisURL
 
 django.setup()
 import redis
@@ -98,7 +99,7 @@ from django.core.cache import cache
 
 BACKEND = "my_project.scaling.cache.redis_cache.RedisCache"
 for url in sys.argv[1:]:
-    config.msgspec.convert(url, config.FIELDS["CACHE_REDIS_URL"].type)
+    msgspec.convert(url, RedisURL)
     with override_settings(CACHES={"default": {"BACKEND": BACKEND, "LOCATION": url, "KEY_PREFIX": "try"}}):
         start = time.monotonic()
         cache.set("key", "value")

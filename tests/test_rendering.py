@@ -17,6 +17,7 @@ config.example.json
 deploy/gunicorn.conf.py
 deploy/nginx.conf
 deploy/serve.py
+docs/architecture.md
 docs/operations.md
 docs/scaling.md
 manage.py
@@ -33,6 +34,10 @@ my_project/scaling/__init__.py
 my_project/scaling/apps.py
 my_project/scaling/cache/__init__.py
 my_project/scaling/checks.py
+my_project/scaling/config_command.py
+my_project/scaling/config_file.py
+my_project/scaling/config_types.py
+my_project/scaling/config_words.py
 my_project/scaling/db/__init__.py
 my_project/scaling/db/export.py
 my_project/scaling/db/models.py

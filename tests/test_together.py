@@ -311,6 +311,11 @@ def test_nothing_fails(together):
     together("nothing", lambda: None, lambda: None)
 
 
+def test_workers_replaced(together, site):
+    """A new worker reads from the replicas that the others read from, from its first request on."""
+    together("workers: replaced", lambda: site.process.send_signal(signal.SIGHUP), lambda: None)
+
+
 @pytest.mark.parametrize("how", [refuse, black_hole])
 @pytest.mark.parametrize("name", ["cache", "broker", "replica"])
 def test_one_is_away(together, servers, name, how):

@@ -26,6 +26,7 @@ TASKS = """
 import signal
 
 from celery import signals
+from celery.concurrency import asynpool
 from kombu.transport import redis
 
 
@@ -41,12 +42,27 @@ def long_at_first(seconds):
 
 @signals.celeryd_init.connect
 def take_back_what_is_mended(**kwargs):
-    from my_project.scaling.tasks import workers
+    from my_project.scaling.tasks import kombu_fixes, main_process
 
     if os.environ.get("AS_UPSTREAM") == "channel":
         redis.Transport.Channel = redis.Channel
     if os.environ.get("AS_UPSTREAM") == "heartbeats":
-        signals.worker_init.disconnect(workers.send_no_heartbeats)
+        signals.worker_init.disconnect(kombu_fixes.send_no_heartbeats)
+    if os.environ.get("AS_UPSTREAM") == "sigterm":
+        main_process.Background.on_sigterm = lambda *args: signal.raise_signal(signal.SIGQUIT)
+
+
+@signals.celeryd_init.connect
+def send_sigterm_amid_a_result(**kwargs):
+    # when the main process has read that a task has ended, and has not noted it
+    on_job_ready = asynpool.AsynPool.on_job_ready
+
+    def interrupted(*args):
+        os.kill(os.getpid(), signal.SIGTERM)
+        on_job_ready(*args)
+
+    if os.environ.get("SIGTERM_AMID_A_RESULT"):
+        asynpool.AsynPool.on_job_ready = interrupted
 
 
 @signals.worker_ready.connect
@@ -146,6 +162,22 @@ def test_sigterm_ends_a_worker_whose_broker_hangs(stack, environment):
         worker.process.send_signal(signal.SIGTERM)
         with pytest.raises(subprocess.TimeoutExpired) if environment else contextlib.nullcontext():
             worker.process.wait(10)
+
+
+@mended("sigterm")
+def test_sigterm_ends_a_worker_that_reads_a_result(stack, environment):
+    """Upstream the process that sent it ends half a minute later."""
+    worker = stack.start("worker", "--concurrency=1", SIGTERM_AMID_A_RESULT="1", **environment)
+    stack.do("record.delay('last')")
+    wait_until(stack.ran)
+
+    if environment:
+        with pytest.raises(subprocess.TimeoutExpired):
+            worker.process.wait(15)
+    else:
+        worker.process.wait(25)
+        assert not worker.lines("critical")
+        assert stack.redis.ask("SELECT 1\r\nHLEN unacked") == "+OK\r\n:0"
 
 
 # A broker that fails

@@ -12,9 +12,10 @@ def main():
         # celery.py, which comes with the package, would ask for local.py, which a server does not have yet.
         os.environ.setdefault("DJANGO_SETTINGS_MODULE", "{{ cookiecutter.project_slug }}.settings.base")
 {% endif %}
-        from {{ cookiecutter.project_slug }} import config
+        from {{ cookiecutter.project_slug }}.config import Config
+        from {{ cookiecutter.project_slug }}.scaling import config_command
 
-        sys.exit(config.main(sys.argv[2:]))
+        sys.exit(config_command.main(Config, sys.argv[2:]))
 
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "{{ cookiecutter.project_slug }}.settings.local")
 

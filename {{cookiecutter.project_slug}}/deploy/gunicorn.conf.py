@@ -17,12 +17,12 @@ from gunicorn import glogging
 for name in [name for name in sys.modules if name.partition(".")[0] == "{{ cookiecutter.project_slug }}"]:
     del sys.modules[name]
 
-from {{ cookiecutter.project_slug }}.config import load  # noqa: E402
+from {{ cookiecutter.project_slug }}.config import Config  # noqa: E402
 from {{ cookiecutter.project_slug }}.scaling import timeouts  # noqa: E402
 from {{ cookiecutter.project_slug }}.scaling.http import health  # noqa: E402
 from {{ cookiecutter.project_slug }}.scaling.logs.lines import logging_config  # noqa: E402
 
-values = load()
+values = Config.load()
 
 wsgi_app = "{{ cookiecutter.project_slug }}.wsgi"
 proc_name = "{{ cookiecutter.project_slug }}"
@@ -78,3 +78,12 @@ def drain_on_sigterm(server):
 
 
 on_starting = on_reload = drain_on_sigterm
+{% if cookiecutter.use_replica %}
+
+
+def post_worker_init(worker):
+    """Know the replicas before the first request: the primary would answer it, and another worker the next one."""
+    from {{ cookiecutter.project_slug }}.scaling.db.replicas import watch
+
+    watch.start_and_wait()
+{% endif %}

@@ -7,13 +7,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-from {{ cookiecutter.project_slug }} import config
+from {{ cookiecutter.project_slug }}.config import Config
 from {{ cookiecutter.project_slug }}.scaling.local import postgres
 {% if cookiecutter.media_storage == "filesystem" %}
 from {{ cookiecutter.project_slug }}.settings import base
 {% endif %}
 
-values = config.example() | {
+values = Config.example() | {
     "ALLOWED_HOSTS": ["127.0.0.1", "localhost"],
     "DATABASE_URL": os.environ.get("DATABASE_URL") or postgres.start(),
     "HTTPS": False,
@@ -25,7 +25,8 @@ file = Path(".local", "config.json").resolve()
 file.parent.mkdir(exist_ok=True)
 file.touch(mode=0o600)
 file.write_text(json.dumps(values))
-os.environ |= {"DJANGO_CONFIG": str(file), "DJANGO_SETTINGS_MODULE": f"{config.__package__}.settings.deploy"}
+os.environ["DJANGO_CONFIG"] = str(file)
+os.environ["DJANGO_SETTINGS_MODULE"] = "{{ cookiecutter.project_slug }}.settings.deploy"
 
 signal.signal(signal.SIGINT, lambda *_: None)  # Ctrl-C is for gunicorn
 for command in (

@@ -1,4 +1,7 @@
-"""The tests run against the deploy settings as they are shipped, with config.json beside this file as the config."""
+"""The tests run against the deploy settings as they are shipped.
+
+Their config is that of `manage.py config example`, changed by config.json beside this file.
+"""
 
 import fcntl
 import itertools
@@ -21,13 +24,17 @@ from django.db import connections
 {% endif %}
 from django.test import Client, override_settings
 
+# Before anything of the project is imported: by default its settings are local.py, which a machine for tests has not.
+os.environ["DJANGO_SETTINGS_MODULE"] = "{{ cookiecutter.project_slug }}.settings.deploy"
+
+from {{ cookiecutter.project_slug }}.config import Config
 {% if cookiecutter.use_replica %}
 from {{ cookiecutter.project_slug }}.scaling.db.replicas import watch
 {% endif %}
 from {{ cookiecutter.project_slug }}.scaling.local import postgres
 from tests.rows import make
 
-config = json.loads(Path(__file__).with_name("config.json").read_text())
+config = Config.example() | json.loads(Path(__file__).with_name("config.json").read_text())
 config["DATABASE_URL"] = os.environ.get("DATABASE_URL") or postgres.start()
 {% if cookiecutter.use_replica %}
 config["REPLICA_DATABASE_URLS"] = [config["DATABASE_URL"]] * 2
@@ -38,7 +45,6 @@ config_file.touch(mode=0o600)
 config_file.write_text(json.dumps(config))
 
 os.environ["DJANGO_CONFIG"] = str(config_file)
-os.environ["DJANGO_SETTINGS_MODULE"] = "{{ cookiecutter.project_slug }}.settings.deploy"
 django.setup()
 
 locks = []
@@ -87,17 +93,16 @@ def fetch_raise(settings):
 @pytest.fixture(autouse=True)
 def unasked_replicas(monkeypatch):
     """Ask no replica how far it is, so that none is read from: the connections would outlive the test database."""
+    watch.servers.cache_clear()
     watch.asked.set()
-    watch.paused.clear()
-    watch.receipts.clear()
     monkeypatch.setattr(watch, "start", lambda: None)
-    monkeypatch.setattr(watch, "known", {})
 
 
 @pytest.fixture
 def fresh_replicas(unasked_replicas):
     """Have replicas that are fresh: both are the test database itself."""
-    watch.known |= dict.fromkeys(watch.replicas(), time.monotonic())
+    for alias in watch.replicas():
+        watch.servers()[alias].current_to = time.monotonic()
     yield
     connections.close_all()
 

@@ -4,26 +4,37 @@ import subprocess
 import sys
 from pathlib import Path
 from pprint import pformat
+from typing import Annotated, Literal
 
 import pytest
+from msgspec import Meta
 
-from {{ cookiecutter.project_slug }} import config
+from {{ cookiecutter.project_slug }}.config import Config
+from {{ cookiecutter.project_slug }}.scaling.config_file import ConfigError, ConfigFile
+from {{ cookiecutter.project_slug }}.scaling.config_types import Secret
 
 ROOT = Path(__file__).resolve().parents[2]
 SECRET_KEY = "a-secret-that-no-message-may-show-a-secret-that-no-message-may-show"
-VALID = {
+VALID = Config.example() | {
     "SECRET_KEY": SECRET_KEY,
     "ALLOWED_HOSTS": ["example.com"],
     "DATABASE_URL": "postgresql://ada:hidden%40word@db:5432/shop?sslmode=require",
 {% if cookiecutter.use_celery %}
     "CELERY_BROKER_URL": "redis://:hidden@broker",
 {% endif %}
-{% if cookiecutter.media_storage == "s3" %}
-    "MEDIA_S3_ENDPOINT_URL": "https://s3.example.com",
-    "MEDIA_S3_BUCKET": "public-files",
-    "MEDIA_S3_PRIVATE_BUCKET": "private-files",
-{% endif %}
 }
+
+
+class Plain(ConfigFile, kw_only=True):
+    """A config whose keys say no more than their types, as those may that a project adds."""
+
+    STRIPE_KEY: Secret
+    WEBHOOK_TOKEN: str
+    CURRENCY: Literal["EUR", "USD"]
+    CITIES: list[str]
+    LIMITS: dict[str, int]
+    RATIO: float | None
+    MAX_ITEMS: Annotated[int, Meta(ge=1)] = 5
 
 
 @pytest.fixture
@@ -39,9 +50,9 @@ def write(tmp_path):
     return write
 
 
-def problems(file):
+def problems(file, config=Config):
     """Return what is wrong with a file, a line each, after a first line that names the file."""
-    with pytest.raises(config.ConfigError) as error:
+    with pytest.raises(ConfigError) as error:
         config.load(file)
     first, *lines = str(error.value).splitlines()
     assert str(file) in first
@@ -63,7 +74,7 @@ def manage(*arguments, **environment):
 
 
 def test_valid(write):
-    loaded = config.load(write(VALID))
+    loaded = Config.load(write(VALID))
 
     assert loaded.SECRET_KEY == SECRET_KEY
     assert loaded.ALLOWED_HOSTS == ["example.com"]
@@ -74,7 +85,7 @@ def test_value_in_file(write, tmp_path):
     (tmp_path / "key").write_text(SECRET_KEY + "\n")
     secret = {"$file": str(tmp_path / "key")}
 
-    loaded = config.load(write(VALID | {"SECRET_KEY": secret, "SECRET_KEY_FALLBACKS": [secret, SECRET_KEY + "2"]}))
+    loaded = Config.load(write(VALID | {"SECRET_KEY": secret, "SECRET_KEY_FALLBACKS": [secret, SECRET_KEY + "2"]}))
 
     assert loaded.SECRET_KEY == SECRET_KEY
     assert loaded.SECRET_KEY_FALLBACKS == [SECRET_KEY, SECRET_KEY + "2"]
@@ -87,26 +98,19 @@ def test_value_in_missing_file(write):
 
 
 def test_all_problems_at_once(write):
-    file = write(
-        {
-            "SECRET_KEI": SECRET_KEY,
-            "SECRET_KEY_FALLBACKS": [SECRET_KEY, "secret-that-no-message-may-show"],
-            "ALLOWED_HOSTS": ["example.com", "https://example.com", 7],
-            "DATABASE_URL": "mysql://ada:hidden@db/shop",
+    values = VALID | {
+        "SECRET_KEY_FALLBACKS": [SECRET_KEY, "secret-that-no-message-may-show"],
+        "ALLOWED_HOSTS": ["example.com", "https://example.com", 7],
+        "DATABASE_URL": "mysql://ada:hidden@db/shop",
 {% if cookiecutter.use_celery %}
-            "CELERY_BROKER_URL": "sqs://hidden",
+        "CELERY_BROKER_URL": "sqs://hidden",
 {% endif %}
-{% if cookiecutter.media_storage == "s3" %}
-            "MEDIA_S3_ENDPOINT_URL": "https://s3.example.com",
-            "MEDIA_S3_BUCKET": "public-files",
-            "MEDIA_S3_PRIVATE_BUCKET": "private-files",
-{% endif %}
-            "COLOUR": "red",
-        }
-    )
+        "SECRET_KEI": SECRET_KEY,
+        "COLOUR": "red",
+    }
+    del values["SECRET_KEY"]
 
-    assert problems(file) == [
-        "SECRET_KEI: unknown key, did you mean SECRET_KEY?",
+    assert problems(write(values)) == [
         "SECRET_KEY_FALLBACKS[1]: found a text of 31 characters, expected a random text of at least 50 characters",
         'ALLOWED_HOSTS[1]: found "https://example.com", expected a host name without scheme, port and path',
         "ALLOWED_HOSTS[2]: found 7, expected a host name without scheme, port and path",
@@ -114,9 +118,24 @@ def test_all_problems_at_once(write):
 {% if cookiecutter.use_celery %}
         "CELERY_BROKER_URL: found a text of 12 characters, expected a URL such as redis://:password@host:6379/1",
 {% endif %}
+        "SECRET_KEI: unknown key, did you mean SECRET_KEY?",
         "COLOUR: unknown key",
         "SECRET_KEY: missing, expected a random text of at least 50 characters",
     ]
+
+
+@pytest.mark.parametrize(
+    ("key", "hint"),
+    [
+        ("DEBUG", "; it is off on every server, and on in settings/local.py, which is for your own machine"),
+        ("DATABASES", ", use DATABASE_URL: a URL such as postgresql://user:password@host:5432/name"),
+        ("EMAIL_HOST", ", use EMAIL_URL: a URL such as smtp+tls://user:password@host:587, or null"),
+        ("SECRET", ", use SECRET_KEY: a random text of at least 50 characters"),
+        ("TIME_ZONE", "; as a setting of Django that is the same everywhere, it goes into settings/base.py"),
+    ],
+)
+def test_name_from_elsewhere(write, key, hint):
+    assert problems(write(VALID | {key: "hidden"})) == [f"{key}: unknown key{hint}"]
 
 
 @pytest.mark.parametrize(
@@ -158,7 +177,7 @@ def test_not_utf_8(write):
     ],
 )
 def test_database_url(write, url):
-    loaded = config.load(write(VALID | {"DATABASE_URL": url}))
+    loaded = Config.load(write(VALID | {"DATABASE_URL": url}))
 
     assert url == loaded.DATABASE_URL
 
@@ -183,7 +202,7 @@ def test_uploaded_files_on_the_host_of_scripts(write, key, url):
 def test_uploaded_files_on_another_host(write):
     hosts = {"CDN_URL": "https://cdn.example.com", "MEDIA_CDN_URL": "https://media.cdn.example.com"}
 
-    loaded = config.load(write(VALID | hosts))
+    loaded = Config.load(write(VALID | hosts))
 
     assert loaded.MEDIA_CDN_URL == "https://media.cdn.example.com"
 
@@ -191,7 +210,7 @@ def test_uploaded_files_on_another_host(write):
 {% endif %}
 def test_no_secret_in_its_repr(write):
     """Wherever it is printed: in a traceback with variables, in a debugger, by mistake."""
-    loaded = config.load(write(VALID | {"SECRET_KEY_FALLBACKS": [SECRET_KEY]}))
+    loaded = Config.load(write(VALID | {"SECRET_KEY_FALLBACKS": [SECRET_KEY]}))
 
     for text in (repr(loaded), str(loaded), pformat([loaded]), str(list(loaded.__rich_repr__()))):
         assert "ALLOWED_HOSTS" in text
@@ -205,7 +224,7 @@ def test_readable_by_every_user(write):
     file.chmod(0o644)
 
     with pytest.warns(UserWarning, match=f"chmod o-r {file}"):
-        config.load(file)
+        Config.load(file)
 
 
 def test_check(write):
@@ -248,15 +267,16 @@ def test_example_is_complete_valid_and_fresh(write):
     example = manage("config", "example").stdout
 
     assert manage("config", "check", str(write(example))).returncode == 0
-    assert json.loads(example).keys() == config.FIELDS.keys()
+    assert json.loads(example).keys() == Config.fields().keys()
     assert json.loads(example)["SECRET_KEY"] != json.loads(manage("config", "example").stdout)["SECRET_KEY"]
 
 
 def test_example_file_says_what_the_class_says():
     committed = json.loads((ROOT / "config.example.json").read_text())
+    optional = [key for key, field in Config.fields().items() if not field.required]
 
-    assert list(committed) == list(config.FIELDS)
-    assert committed | {"SECRET_KEY": ""} == config.example() | {"SECRET_KEY": ""}
+    assert committed.keys() == Config.fields().keys()
+    assert {key: committed[key] for key in optional} == {key: Config.example()[key] for key in optional}
 
 
 def test_example_file_has_no_usable_secret_key(write):
@@ -277,7 +297,7 @@ def test_settings_refuse_to_start(write):
 
 @pytest.mark.parametrize("network", ["10.0.0.0/8", "192.0.2.1", "2001:db8::/32", "::1"])
 def test_network(write, network):
-    loaded = config.load(write(VALID | {"TRUSTED_PROXIES": [network]}))
+    loaded = Config.load(write(VALID | {"TRUSTED_PROXIES": [network]}))
 
     assert [network] == loaded.TRUSTED_PROXIES
 
@@ -285,3 +305,72 @@ def test_network(write, network):
 @pytest.mark.parametrize("network", ["", "proxy", "10.0.0", "10.0.0.256", "10.0.0.0/33", "10.0.0.1:80"])
 def test_bad_network(write, network):
     assert len(problems(write(VALID | {"TRUSTED_PROXIES": [network]}))) == 1
+
+
+def test_plain_keys_have_usable_examples(write):
+    example = Plain.example()
+
+    assert Plain.load(write(example)).MAX_ITEMS == 5
+    assert example == {
+        "STRIPE_KEY": "change-me",
+        "WEBHOOK_TOKEN": "example",
+        "CURRENCY": "EUR",
+        "CITIES": [],
+        "LIMITS": {},
+        "RATIO": 1,
+        "MAX_ITEMS": 5,
+    }
+
+
+def test_wrong_values_of_plain_keys(write):
+    wrong = {
+        "STRIPE_KEY": "",
+        "WEBHOOK_TOKEN": 7,
+        "CURRENCY": "CHF",
+        "CITIES": ["Bern", 7],
+        "LIMITS": {"items": "many"},
+        "RATIO": "high",
+        "MAX_ITEMS": 0,
+    }
+
+    assert problems(write(wrong), Plain) == [
+        "STRIPE_KEY: found an empty text, expected a text of 1 or more characters",
+        "WEBHOOK_TOKEN: found a value that is no text, expected a text",
+        'CURRENCY: found "CHF", expected "EUR" or "USD"',
+        "CITIES[1]: found 7, expected a text",
+        "LIMITS: found an object, expected an object (each: a whole number)",
+        'RATIO: found "high", expected a number, or null',
+        "MAX_ITEMS: found 0, expected a whole number from 1",
+    ]
+
+
+def test_plain_key_missing(write):
+    values = Plain.example()
+    del values["CITIES"]
+    del values["MAX_ITEMS"]
+
+    assert problems(write(values), Plain) == ["CITIES: missing, expected a list (each: a text)"]
+
+
+def test_plain_secrets_are_hidden(write):
+    """Those of the type Secret, and texts that are secret by their names."""
+    loaded = Plain.load(write(Plain.example() | {"STRIPE_KEY": "hidden-1", "WEBHOOK_TOKEN": "hidden-2"}))
+
+    assert loaded.WEBHOOK_TOKEN == "hidden-2"
+    assert "hidden" not in repr(loaded)
+    assert "'WEBHOOK_TOKEN': '********'" in repr(loaded)
+
+
+def test_no_example():
+    class Strict(ConfigFile, kw_only=True):
+        STRIPE_KEY: Annotated[Secret, Meta(pattern="^sk_")]
+        ADDRESS: Annotated[str, Meta(pattern="^/")]
+
+    with pytest.raises(ConfigError) as error:
+        Strict.example()
+
+    assert str(error.value).splitlines() == [
+        "Keys without an example; give one in config.py by Meta(examples=[…]):",
+        "  STRIPE_KEY: found a text of 9 characters, expected a text of 1 or more characters and that matches ^sk_",
+        '  ADDRESS: found "example", expected a text that matches ^/',
+    ]

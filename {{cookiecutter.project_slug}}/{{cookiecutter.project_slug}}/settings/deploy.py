@@ -1,6 +1,6 @@
 """Settings of every deployed environment, from its JSON config; config.py says what each key means."""
 
-from ..config import load
+from ..config import Config
 from ..scaling.db.postgresql import database
 from ..scaling.logs.lines import logging_config
 from ..scaling.mail import mailer
@@ -12,7 +12,7 @@ from .base import *
 from .tasks import *
 {% endif %}
 
-config = load()
+config = Config.load()
 
 
 # Security

@@ -5,7 +5,7 @@ from threading import Thread, Timer
 
 import psycopg
 import pytest
-from django.db import close_old_connections, connection
+from django.db import close_old_connections, connection, connections
 from django.db.utils import OperationalError
 
 from {{ cookiecutter.project_slug }}.scaling import timeouts
@@ -41,17 +41,29 @@ def test_url_wins():
     assert (options["connect_timeout"], options["sslmode"]) == (7, "require")
 
 
-def test_schema_of_the_url_is_kept():
-    options = database(f"{URL}?currentSchema=shop")["OPTIONS"]["options"]
+@pytest.fixture
+def sent(monkeypatch):
+    """Return a function that says which parameters libpq gets for an entry of DATABASES."""
 
-    assert options.startswith("-c statement_timeout=")
+    def sent(entry):
+        monkeypatch.setitem(connections.settings, "other", connections.settings["default"] | entry)
+        return connections.create_connection("other").get_connection_params()
+
+    return sent
+
+
+def test_options_of_the_url_come_last(sent):
+    options = sent(database(f"{URL}?currentSchema=shop"))["options"]
+
+    own = f"-c statement_timeout={timeouts.COMMAND_STATEMENT}s -c lock_timeout={timeouts.COMMAND_LOCK}s "
+    assert options.startswith(own)
     assert options.endswith(" -c search_path=shop")
 
 
-def test_pooler_is_sent_no_startup_options():
+def test_pooler_is_sent_no_options(sent):
     entry = database(URL, "pgbouncer")
 
-    assert "options" not in entry["OPTIONS"]
+    assert "options" not in sent(entry)
     assert (entry["CONN_MAX_AGE"], entry["DISABLE_SERVER_SIDE_CURSORS"]) == (0, True)
 
 

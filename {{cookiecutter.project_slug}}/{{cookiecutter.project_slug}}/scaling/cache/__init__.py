@@ -1,4 +1,7 @@
-"""Cached values that expire one by one and are computed by one caller at a time, on any of Django's cache backends."""
+"""Cached values that expire one by one and are computed by one caller at a time, on any of Django's cache backends.
+
+Call cached(), and in templates the tag `fragment`.
+"""
 
 import hashlib
 import logging
@@ -104,7 +107,7 @@ def cached(name, ttl, compute, *vary_on, flush=False):
 
 
 def make_key(name, *vary_on):
-    """Return 64 letters and digits; a full database cache deletes in the order of keys, which is then by chance.
+    """Return a hash of what a value varies on: a full database cache deletes by the order of keys, so at random.
 
     A saved row counts by its primary key and its `cache_key`, if it has one; a query set, page, list or tuple by its
     members; all anonymous users as one; everything else by type and value: 1, "1" and True are three keys.

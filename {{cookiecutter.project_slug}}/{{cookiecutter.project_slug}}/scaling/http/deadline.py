@@ -23,25 +23,26 @@ from ..db.postgresql import serves_requests
 from ..db.postgresql.base import DatabaseWrapper
 
 TICK = 0.25  # seconds between two looks at the requests, and at the connections of the probes
-END = object()
+END = object()  # of a stream
 
 # A server that takes no writes has a full disk, or is not the primary any more.
 INTERNAL_OUTAGES = (IdleInTransactionSessionTimeout, ReadOnlySqlTransaction)
 
 logger = logging.getLogger(__name__)
-requests = set()
+requests = set()  # those that are being served
 lock = threading.Lock()  # while one ends or is ended: the connection may serve the next request right afterwards
 suspicion = threading.Event()  # a request waits for a database
 
 
 class Request:
-    """A request, with the connections of its thread; a block of it, or each piece of its stream, has the deadline."""
-
-    streams = reported = False
+    """A request, or one piece of its stream, with a deadline for as long as a `with` block of it lasts."""
 
     def __init__(self, path):
-        self.path, self.thread = path, threading.get_ident()
-        self.databases = databases()
+        self.path = path
+        self.thread = threading.get_ident()
+        self.databases = databases()  # of this thread: another one will have to end their waits
+        self.is_streamed = False
+        self.is_reported = False  # what it waits for is logged once
 
     def __enter__(self):
         self.start = time.monotonic()
@@ -78,15 +79,20 @@ class Request:
 
     def end(self):
         """End its wait for a server that hangs, or for any when it is late; return what to log the first time."""
-        late = self.seconds() >= timeouts.REQUEST
-        ended = [db.alias for db in self.databases if (late or db.alias in db.hung) and db.end_wait()]
-        stuck = late and not self.streams  # a stream may well wait for something to tell
-        if self.reported or not (ended or stuck):
+        is_late = self.seconds() >= timeouts.REQUEST
+        waits_in_vain = [database for database in self.databases if is_late or database.alias in database.hung]
+        ended = [database.alias for database in waits_in_vain if database.end_wait()]
+        if ended:
+            outcome = f"ended its wait for database {', '.join(ended)}"
+        elif is_late and not self.is_streamed:  # a stream may well wait for something to tell
+            outcome = "cannot end it outside the database"
+        else:
             return None
-        self.reported = True
+        if self.is_reported:
+            return None
+        self.is_reported = True
         stack = "".join(traceback.format_stack(sys._current_frames()[self.thread]))
-        what = f"ended its wait for database {', '.join(ended)}" if ended else "cannot end it outside the database"
-        return f"{self.path} after {self.seconds():.0f} s: {what}\n{stack}"
+        return f"{self.path} after {self.seconds():.0f} s: {outcome}\n{stack}"
 
 
 def databases():
@@ -95,6 +101,7 @@ def databases():
 
 
 def end_waits():
+    """End the waits of requests that are late, or whose server hangs; have a database probed that keeps one waiting."""
     time.sleep(TICK)
     with lock:
         slow = [request for request in requests if request.seconds() >= timeouts.DATABASE_SUSPECT]
@@ -107,10 +114,11 @@ def end_waits():
 
 def probe_databases():
     """Probe what a request waits for and, until it answers again, what failed, so that no visitor has to find out."""
-    suspicious = suspicion.is_set()
+    is_suspected = suspicion.is_set()
     suspicion.clear()
     for database in databases():
-        if suspicious or database.alias in database.retry or not database.is_usable():
+        has_failed = database.alias in database.retry or not database.is_usable()
+        if is_suspected or has_failed:
             database.probe()
     suspicion.wait(TICK)
 
@@ -146,7 +154,7 @@ def deadline_middleware(get_response):
         with current:
             response = get_response(request)
         if response.streaming and not isinstance(response, FileResponse):  # which the server sends by itself
-            current.streams = True
+            current.is_streamed = True
             pieces = current.async_pieces if response.is_async else current.pieces
             response.streaming_content = pieces(response.streaming_content)
         return response
@@ -157,9 +165,9 @@ def deadline_middleware(get_response):
 def handler500(request):
     """Answer 503 where the database was refused, lost or too slow, 500 elsewhere; Django logs the traceback, once."""
     error = sys.exception()
-    # psycopg counts these outages, and no other, among the internal errors.
-    internal = isinstance(error, InternalError) and isinstance(error.__cause__, INTERNAL_OUTAGES)
-    if not (internal or isinstance(error, OperationalError)):
+    # These outages are internal errors to psycopg, all others operational ones.
+    is_internal_outage = isinstance(error, InternalError) and isinstance(error.__cause__, INTERNAL_OUTAGES)
+    if not (is_internal_outage or isinstance(error, OperationalError)):
         return server_error(request)
     text = "The site cannot reach its database. Please try again in a moment.\n"
     return HttpResponse(text, "text/plain", status=503, headers={"Retry-After": str(timeouts.RETRY_AFTER)})

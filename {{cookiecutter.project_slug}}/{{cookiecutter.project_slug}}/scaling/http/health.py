@@ -3,7 +3,7 @@
 /livez answers 200 as long as the process does. /readyz answers 200 while the site can be sent requests; otherwise 503,
 naming what is in the way: "draining" from SIGTERM on, "database" if the primary does not answer in time.
 {% if cookiecutter.use_redis or cookiecutter.use_replica %}
-With 200 it names what the site does without for now: see lacking().
+With 200 it names what is degraded: see degraded().
 {% endif %}
 """
 
@@ -46,14 +46,15 @@ def health(get_response):
             return get_response(request)
         if request.method not in ("GET", "HEAD"):
             return HttpResponseNotAllowed(["GET", "HEAD"])
-        degraded = problems() if request.path_info == "/readyz" else []
-        status = 503 if degraded else 200
+        if request.path_info == "/livez":
+            return answer("ok", [])
+        if problems := unavailable():
+            return answer("unavailable", problems, 503)
 {% if cookiecutter.use_redis or cookiecutter.use_replica %}
-        if request.path_info == "/readyz" and not degraded:
-            degraded = lacking()
+        return answer("ok", degraded())
+{% else %}
+        return answer("ok", [])
 {% endif %}
-        body = {"status": "unavailable" if status == 503 else "ok", "degraded": degraded}
-        return JsonResponse(body, status=status, headers={"Cache-Control": "no-store"})
 
 {% if cookiecutter.use_redis %}
     hasattr(cache, "is_away")  # imports redis: now, as it takes 0.3 s, and not while the first request waits
@@ -61,32 +62,36 @@ def health(get_response):
     return middleware
 
 
-def problems():
+def answer(status, degraded, code=200):
+    body = {"status": status, "degraded": degraded}
+    return JsonResponse(body, status=code, headers={"Cache-Control": "no-store"})
+
+
+def unavailable():
     """List what keeps this process from being sent requests."""
     if draining[0]:
         return ["draining"]
 {% if cookiecutter.use_replica %}
-    if watch.fresh() or watch.primary_is_full():  # pages are served, the primary missing or not
+    if watch.fresh() or watch.primary().is_full():  # pages are served, the primary missing or not
         return []
 {% endif %}
     return [] if database_answers() else ["database"]
 
 
 {% if cookiecutter.use_redis or cookiecutter.use_replica %}
-def lacking():
-    """List what the site does without for now."""
-    missing = []
+def degraded():
+    """List what fails while the site goes on serving requests."""
+    failing = []
 {% if cookiecutter.use_redis %}
     if getattr(cache, "is_away", False):
-        missing.append("cache")
+        failing.append("cache")
 {% endif %}
 {% if cookiecutter.use_replica %}
     if not database_answers():
-        missing.append("database")
-    if watch.started.locked():
-        missing += [alias for alias in watch.replicas() if not watch.is_fresh(alias)]
+        failing.append("database")
+    failing += watch.not_fresh()
 {% endif %}
-    return missing
+    return failing
 
 
 {% endif %}

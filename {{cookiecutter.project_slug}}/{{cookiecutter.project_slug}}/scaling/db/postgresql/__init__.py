@@ -1,10 +1,16 @@
-"""Connections to PostgreSQL, directly or through a pooler."""
+"""Connections to PostgreSQL, directly or through a pooler, and what each session is told: see session_options()."""
 
 import sys
 
 import dj_database_url
+from django.conf import settings
 
 from ... import timeouts
+{% if cookiecutter.use_celery %}
+
+# Whether this process runs tasks: a worker of Celery sets it (tasks/workers.py), and its children inherit it.
+runs_tasks = False
+{% endif %}
 
 
 def database(url, pooler="none"):
@@ -16,23 +22,38 @@ def database(url, pooler="none"):
     direct = pooler == "none"
     age = timeouts.DATABASE_MAX_AGE if direct else 0
     entry = dj_database_url.parse(url, __name__, age, conn_health_checks=direct, disable_server_side_cursors=not direct)
-    options = entry["OPTIONS"] = {
+    entry["OPTIONS"] = {
         "application_name": "{{ cookiecutter.project_slug }}",
         "connect_timeout": timeouts.DATABASE_CONNECT,
         "tcp_user_timeout": timeouts.DATABASE_TCP_USER * 1000,
         "keepalives_idle": timeouts.DATABASE_KEEPALIVE,
         "keepalives_interval": timeouts.DATABASE_KEEPALIVE,
     } | entry.get("OPTIONS", {})
-    if direct:
-        options["options"] = f"{server_timeouts()} {options.get('options', '')}".strip()
     return entry
 
 
-def server_timeouts():
-    """Return the timeouts that the server keeps: those of requests in a web server, elsewhere those of commands."""
-    kind = "DATABASE" if serves_requests() else "COMMAND"
-    statement, lock, idle = (getattr(timeouts, f"{kind}_{of}") for of in ("STATEMENT", "LOCK", "IDLE_IN_TRANSACTION"))
-    return f"-c statement_timeout={statement}s -c lock_timeout={lock}s -c idle_in_transaction_session_timeout={idle}s"
+def session_options(read_only):
+    """Return libpq's `options` for a session of this process: the timeouts that the server keeps.
+
+    Those of commands hold in development too, where a debugger may stop in a transaction.
+    """
+    statement, lock = timeouts.COMMAND_STATEMENT, timeouts.COMMAND_LOCK
+    idle = timeouts.COMMAND_IDLE_IN_TRANSACTION
+    if serves_requests() and not settings.DEBUG:
+        statement, lock = timeouts.DATABASE_STATEMENT, timeouts.DATABASE_LOCK
+        idle = timeouts.DATABASE_IDLE_IN_TRANSACTION
+{% if cookiecutter.use_celery %}
+    elif runs_tasks:
+        statement = timeouts.TASK_SOFT
+{% endif %}
+    options = {
+        "statement_timeout": f"{statement}s",
+        "lock_timeout": f"{lock}s",
+        "idle_in_transaction_session_timeout": f"{idle}s",
+    }
+    if read_only:
+        options["default_transaction_read_only"] = "on"
+    return " ".join(f"-c {name}={value}" for name, value in options.items())
 
 
 def serves_requests():

@@ -17,6 +17,7 @@ from ...logs.request_log import measured
 {% if cookiecutter.use_replica %}
 from ..replicas import notice
 {% endif %}
+from . import session_options
 
 # Seconds in which a server that is well answers on an open connection; if it does not, a new one is tried.
 PROMPT = 0.1
@@ -54,12 +55,26 @@ class DatabaseWrapper(base.DatabaseWrapper):
     # try again, by time.monotonic(). And those whose server is silent on open connections as well.
     retry, hung = {}, set()
 
+    read_only = False
+
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         self.execute_wrappers.append(measured)
 {% if cookiecutter.use_replica %}
         self.execute_wrappers.append(notice)
 {% endif %}
+
+    @property
+    def is_pooled(self):
+        """Whether a pooler stands in between, for which database() has turned server-side cursors off."""
+        return self.settings_dict.get("DISABLE_SERVER_SIDE_CURSORS", False)
+
+    def get_connection_params(self):
+        """Add what the session is told, before the URL's own options, which win; a pooler takes none of ours."""
+        params = super().get_connection_params()
+        if not self.is_pooled:
+            params["options"] = f"{session_options(self.read_only)} {params.get('options', '')}".strip()
+        return params
 
     def get_new_connection(self, conn_params):
         """Connect, or fail at once if that took too long a moment ago."""
