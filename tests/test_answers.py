@@ -124,7 +124,9 @@ def test_hostile_project_works(set_up, serve, case, tests):
     project.run("make", "test", f"ARGS={tests}")
     project.run(".venv/bin/ruff", "check")
     project.run(".venv/bin/ruff", "format", "--check")
-    texts = Texts(serve(project).get("/").text).texts
+    server = serve(project)
+    assert f" | {text}</title>" in html.unescape(server.get("/admin/login/").text)
+    texts = Texts(server.get("/").text).texts
     assert texts["h1"] == text
     assert texts["title"] == text
     assert texts["p"] == text

@@ -540,7 +540,7 @@ class TestPgBouncer:
 
     def test_tests_of_the_project_pass(self, project, pooled_site):
         """All but those that are about the settings of a session, or change one."""
-        left_out = ("tests/test_timeouts.py", "tests/test_cache.py::test_cache_read_only")
+        left_out = ("tests/scaling/db/test_timeouts.py", "tests/scaling/cache/test_cache.py::test_cache_read_only")
         file = project.path / "tests" / "config.json"
         file.write_text(json.dumps(json.loads(file.read_text()) | {"DATABASE_POOLER": "pgbouncer"}))
         deselected = [f"--deselect={test}" for test in left_out]

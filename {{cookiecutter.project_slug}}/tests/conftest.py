@@ -3,6 +3,8 @@
 Their config is that of `manage.py config example`, changed by config.json beside this file.
 """
 
+import fcntl
+import itertools
 import json
 import os
 import tempfile
@@ -13,9 +15,13 @@ from pathlib import Path
 
 import django
 import pytest
+from django.conf import settings
+from django.contrib.auth import get_user_model
+from django.contrib.auth.hashers import make_password
 from django.core.management import call_command
-from django.db import connection{% if cookiecutter.use_replica %}, connections{% endif %}
-
+{% if cookiecutter.use_replica %}
+from django.db import connections
+{% endif %}
 from django.test import Client, override_settings
 
 # Before anything of the project is imported: by default its settings are local.py, which a machine for tests has not.
@@ -26,6 +32,7 @@ from {{ cookiecutter.project_slug }}.config import Config
 from {{ cookiecutter.project_slug }}.scaling.db.replicas import watch
 {% endif %}
 from {{ cookiecutter.project_slug }}.scaling.local import postgres
+from tests.rows import make
 
 config = Config.example() | json.loads(Path(__file__).with_name("config.json").read_text())
 config["DATABASE_URL"] = os.environ.get("DATABASE_URL") or postgres.start()
@@ -39,6 +46,30 @@ config_file.write_text(json.dumps(config))
 
 os.environ["DJANGO_CONFIG"] = str(config_file)
 django.setup()
+
+locks = []
+
+
+def number_of_run():
+    """Return the lowest number that no other run of these tests has, and keep it while this process lives."""
+    folder = settings.BASE_DIR / ".local"
+    folder.mkdir(exist_ok=True)
+    for number in itertools.count(1):
+        lock = (folder / f"tests-{number}.lock").open("a")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.close()
+        else:
+            locks.append(lock)
+            return number
+
+
+# The workers of pytest-xdist have the number of the process that starts them.
+if "TEST_RUN" not in os.environ:
+    os.environ["TEST_RUN"] = str(number_of_run())
+database = settings.DATABASES["default"]
+database.setdefault("TEST", {})["NAME"] = f"test_{database['NAME']}_{os.environ['TEST_RUN']}"
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -77,21 +108,6 @@ def fresh_replicas(unasked_replicas):
 
 
 {% endif %}
-@pytest.fixture
-def many_users(db):
-    """A table of 100,000 users, analysed: user1, user2 …; every tenth is on the staff."""
-    with connection.cursor() as cursor:
-        # Into new files: what fills the old ones, and what ANALYZE says of them, would outlast the test.
-        cursor.execute("TRUNCATE accounts_user CASCADE")
-        cursor.execute(
-            "INSERT INTO accounts_user (username, password, first_name, last_name, email,"
-            " is_superuser, is_staff, is_active, date_joined)"
-            " SELECT 'user' || n, '!', 'Ada', 'Byron', '', false, n % 10 = 0, true, now()"
-            " FROM generate_series(1, 100000) AS n"
-        )
-        cursor.execute("ANALYZE accounts_user")
-
-
 class SecureClient(Client):
     def generic(self, *args, **kwargs):
         return super().generic(*args, **kwargs | {"secure": True})
@@ -101,3 +117,16 @@ class SecureClient(Client):
 def client():
     """A visitor over HTTPS."""
     return SecureClient()
+
+
+@pytest.fixture
+def admin_user(db):
+    """Somebody who may do everything, with the password "password"."""
+    return make(get_user_model(), password=make_password("password"), is_staff=True, is_superuser=True)
+
+
+@pytest.fixture
+def admin_client(client, admin_user):
+    """The same, over HTTPS."""
+    client.force_login(admin_user)
+    return client

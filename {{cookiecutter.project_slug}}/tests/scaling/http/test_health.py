@@ -98,7 +98,10 @@ def test_database_hangs_after_it_has_let_us_in(client, db, monkeypatch):
     assert client.get("/readyz").status_code == 503
     assert time.monotonic() - started < timeouts.READY + 1.5
     with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(60)'")
+        cursor.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE query = 'SELECT pg_sleep(60)' AND datname = current_database()"
+        )
 
 
 def test_answer_serves_for_a_second(client, db, database):

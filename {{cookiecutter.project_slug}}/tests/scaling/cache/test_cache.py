@@ -13,7 +13,7 @@ from uuid import UUID
 
 import pytest
 from django.contrib.auth import get_user_model
-from django.contrib.auth.models import AnonymousUser, Group
+from django.contrib.auth.models import AnonymousUser, Group, Permission
 from django.core.cache import cache
 from django.core.management import call_command
 from django.core.paginator import Paginator
@@ -28,7 +28,9 @@ from django.utils.translation import gettext_lazy
 from {{ cookiecutter.project_slug }}.scaling import cache as scaling_cache
 from {{ cookiecutter.project_slug }}.scaling.cache import cached, make_key
 from {{ cookiecutter.project_slug }}.scaling.db.models import TimestampedModel
+from {{ cookiecutter.project_slug }}.settings import deploy
 from {{ cookiecutter.project_slug }}.settings.base import CACHES
+from tests.rows import make
 
 CLIENTS = 12
 
@@ -311,16 +313,16 @@ def test_make_key_of_rows(article):
 
 
 def test_make_key_of_rows_without_timestamps():
-    users = [get_user_model().objects.create(username=name) for name in ("ada", "bob")]
+    groups = [Group.objects.create(name=name) for name in ("authors", "readers")]
 
-    assert len({make_key("key", user) for user in [*users, AnonymousUser(), users[0].pk, str(users[0])]}) == 5
-    assert make_key("key", users[0]) == make_key("key", pickle.loads(pickle.dumps(users[0])))
+    assert len({make_key("key", value) for value in [*groups, AnonymousUser(), groups[0].pk, str(groups[0])]}) == 5
+    assert make_key("key", groups[0]) == make_key("key", pickle.loads(pickle.dumps(groups[0])))
 
 
 def test_make_key_of_rows_that_are_not_saved():
     for fields in ({}, {"pk": 1}):
         with pytest.raises(ValueError, match="not saved"):
-            make_key("key", get_user_model()(**fields))
+            make_key("key", Group(**fields))
 
 
 @pytest.mark.parametrize(
@@ -333,13 +335,13 @@ def test_make_key_refuses(value):
 
 
 def test_make_key_refuses_managers():
-    """All managers look alike; in a template `user.groups.all` is what varies."""
-    user, other = (get_user_model().objects.create(username=name) for name in ("ada", "bob"))
-    user.groups.add(Group.objects.create(name="editors"))
+    """All managers look alike; in a template `group.permissions.all` is what varies."""
+    group, other = (Group.objects.create(name=name) for name in ("authors", "readers"))
+    group.permissions.add(Permission.objects.first())
 
-    assert make_key("key", user.groups.all()) != make_key("key", other.groups.all())
+    assert make_key("key", group.permissions.all()) != make_key("key", other.permissions.all())
     with pytest.raises(TypeError, match="ManyRelatedManager"):
-        make_key("key", user.groups)
+        make_key("key", group.permissions)
 
 
 @pytest.mark.parametrize("value", ["bm90IHBpY2tsZWQ=", "bm8gYmFzZTY0!", "Y25vLnN1Y2gubW9kdWxlCkNsYXNzCi4="])
@@ -518,21 +520,19 @@ def test_transaction_rolled_back():
     assert cached("key", 600, lambda: "again") == "again"
 
 
-def test_flush_visitor(client, settings):
-    settings.ROOT_URLCONF = __name__
+def test_flush_visitor(client):
     client.get("/page/", headers={"Content": "old"})
-    client.force_login(get_user_model().objects.create_user("visitor"))
+    client.force_login(make(get_user_model()))
 
     assert client.get("/page/?flush", headers={"Content": "new"}).text == "old old"
     client.logout()
     assert client.get("/page/?flush=1", headers={"Content": "new"}).text == "old old"
 
 
-def test_flush_staff(client, settings):
+def test_flush_staff(client):
     """Everybody gets what the staff's flush computed, inner fragments too; without the parameter nothing is."""
-    settings.ROOT_URLCONF = __name__
     client.get("/page/", headers={"Content": "old"})
-    client.force_login(get_user_model().objects.create_user("staff", is_staff=True))
+    client.force_login(make(get_user_model(), is_staff=True))
 
     assert client.get("/page/", headers={"Content": "new"}).text == "old old"
     assert client.get("/page/?flush", headers={"Content": "new"}).text == "new new"
@@ -591,10 +591,11 @@ def test_fragment_errors(source):
         render(source)
 
 
-def test_ttls(rf):
+def test_ttls(rf, settings):
     template = Template("{{ SHORT_TTL }} {{ MIDDLE_TTL }} {{ LONG_TTL }} {{ FOREVER_TTL }}")
 
-    assert template.render(RequestContext(rf.get("/"))) == "600 1800 3600 604800"
+    ttls = (settings.SHORT_TTL, settings.MIDDLE_TTL, settings.LONG_TTL, settings.FOREVER_TTL)
+    assert template.render(RequestContext(rf.get("/"))) == " ".join(map(str, ttls))
 
 
 {% endraw %}
@@ -624,3 +625,7 @@ def test_migrate_asks_routers(settings):
 
     assert "other cache" not in connection.introspection.table_names()
     settings.CACHES = CACHES
+
+
+def test_keys_name_the_project_and_the_environment():
+    assert deploy.CACHES["default"]["KEY_PREFIX"] == f"{{ cookiecutter.project_slug }}:{deploy.config.ENVIRONMENT}"

@@ -13,7 +13,7 @@ from {{ cookiecutter.project_slug }}.config import Config
 from {{ cookiecutter.project_slug }}.scaling.config_file import ConfigError, ConfigFile
 from {{ cookiecutter.project_slug }}.scaling.config_types import Secret
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 SECRET_KEY = "a-secret-that-no-message-may-show-a-secret-that-no-message-may-show"
 VALID = Config.example() | {
     "SECRET_KEY": SECRET_KEY,

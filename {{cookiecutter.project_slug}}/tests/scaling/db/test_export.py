@@ -5,7 +5,6 @@ from datetime import date, timedelta
 from decimal import Decimal
 
 import pytest
-from django.contrib.auth import get_user_model
 from django.core.exceptions import FieldError
 from django.db import DataError, connection
 from django.db.models import CharField, Count, JSONField, Value
@@ -13,11 +12,11 @@ from django.test.utils import CaptureQueriesContext
 from django.utils.translation import gettext_lazy
 
 from {{ cookiecutter.project_slug }}.scaling.db.export import CHUNK_ROWS, csv_response
+from tests.scaling.models import Person
 
-pytestmark = pytest.mark.django_db
+pytestmark = pytest.mark.usefixtures("people")
 
-User = get_user_model()
-COLUMNS = {gettext_lazy("Name"): "username", "Staff": "is_staff"}
+COLUMNS = {gettext_lazy("Name"): "name", "Staff": "is_staff"}
 
 
 def rows(response):
@@ -27,32 +26,32 @@ def rows(response):
 
 
 def test_csv_response():
-    User.objects.create(username="Žofie, “the first”", is_staff=True)
+    Person.objects.create(name="Žofie, “the first”", is_staff=True)
 
-    response = csv_response(User.objects.all(), "users.csv", COLUMNS)
+    response = csv_response(Person.objects.all(), "people.csv", COLUMNS)
 
     assert rows(response) == [["Name", "Staff"], ["Žofie, “the first”", "True"]]
     assert response["Content-Type"] == "text/csv; charset=utf-8"
-    assert response["Content-Disposition"] == 'attachment; filename="users.csv"'
+    assert response["Content-Disposition"] == 'attachment; filename="people.csv"'
 
 
 def test_csv_response_of_a_reversed_query_set():
     number = CHUNK_ROWS + 1
-    User.objects.bulk_create(User(username=f"user{n}") for n in range(number))
+    Person.objects.bulk_create(Person(name=f"person{n}") for n in range(number))
 
-    response = csv_response(User.objects.order_by("-username").reverse(), "users.csv", {"Number": "pk"})
+    response = csv_response(Person.objects.order_by("-name").reverse(), "people.csv", {"Number": "pk"})
 
     numbers = [int(pk) for (pk,) in rows(response)[1:]]
-    assert numbers == sorted(User.objects.values_list("pk", flat=True))
+    assert numbers == sorted(Person.objects.values_list("pk", flat=True))
 
 
 def test_csv_response_of_nothing():
-    assert rows(csv_response(User.objects.all(), "users.csv", COLUMNS)) == [["Name", "Staff"]]
+    assert rows(csv_response(Person.objects.all(), "people.csv", COLUMNS)) == [["Name", "Staff"]]
 
 
 def test_filename_beyond_ascii():
     """Every browser understands RFC 6266's form of it."""
-    response = csv_response(User.objects.none(), 'Žofie "2026".csv', COLUMNS)
+    response = csv_response(Person.objects.none(), 'Žofie "2026".csv', COLUMNS)
 
     assert response["Content-Disposition"] == "attachment; filename*=utf-8''%C5%BDofie%20%222026%22.csv"
 
@@ -75,10 +74,10 @@ def test_filename_beyond_ascii():
     ],
 )
 def test_formula(text, exported):
-    User.objects.create(first_name=text, last_name=text)
-    columns = {"=1": "first_name", gettext_lazy("=2"): "last_name"}
+    Person.objects.create(nickname=text, note=text)
+    columns = {"=1": "nickname", gettext_lazy("=2"): "note"}
 
-    assert rows(csv_response(User.objects.all(), "users.csv", columns)) == [["'=1", "'=2"], [exported, exported]]
+    assert rows(csv_response(Person.objects.all(), "people.csv", columns)) == [["'=1", "'=2"], [exported, exported]]
 
 
 SEPARATORS = [",", ";", "\t"]
@@ -90,9 +89,9 @@ ENDS = ["", '"', ";", '";"', "\n"]
 def test_formula_however_the_table_is_split(separator):
     """Which separator a spreadsheet takes is a matter of its country; quotes it may count otherwise then."""
     texts = [f"{before}=cmd|' /C calc'!A0{after}" for before in BEGINNINGS for after in ENDS]
-    User.objects.bulk_create(User(username=f"{n}", first_name=text, last_name=text) for n, text in enumerate(texts))
-    columns = {"Name": "first_name", "Family name": "last_name", "Number": "pk"}
-    text = b"".join(csv_response(User.objects.all(), "users.csv", columns)).decode()
+    Person.objects.bulk_create(Person(name=f"{n}", nickname=text, note=text) for n, text in enumerate(texts))
+    columns = {"Name": "nickname", "Family name": "note", "Number": "pk"}
+    text = b"".join(csv_response(Person.objects.all(), "people.csv", columns)).decode()
 
     table = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
     unquoted = text.replace('"', "").replace("\n", separator).split(separator) if separator != "," else []
@@ -103,7 +102,7 @@ def test_formula_however_the_table_is_split(separator):
 
 def test_text_of_other_values():
     """What is no number becomes a text, and may be a formula then."""
-    User.objects.create(first_name="name")
+    Person.objects.create(nickname="name")
     values = {
         "json": Value({"a": ";=1;"}, JSONField()),
         "span": Value(timedelta(days=-1)),
@@ -112,74 +111,74 @@ def test_text_of_other_values():
         "day": Value(date(2026, 1, 2)),
     }
 
-    response = csv_response(User.objects.annotate(**values), "users.csv", {name: name for name in values})
+    response = csv_response(Person.objects.annotate(**values), "people.csv", {name: name for name in values})
 
     assert rows(response)[1:] == [["{'a': ';'=1;'}", "'-1 day, 0:00:00", "", "-1.5", "2026-01-02"]]
 
 
 def test_every_cell_is_quoted():
-    User.objects.create(pk=5, first_name='a "b"\tc\nd')
+    Person.objects.create(pk=5, nickname='a "b"\tc\nd')
 
-    response = csv_response(User.objects.all(), "users.csv", {"ID": "pk", "Name": "first_name"})
+    response = csv_response(Person.objects.all(), "people.csv", {"ID": "pk", "Name": "nickname"})
 
     assert b"".join(response).decode() == '\ufeff"ID","Name"\r\n"5","a ""b""\tc\nd"\r\n'
 
 
 @pytest.mark.parametrize("text", ["", "1-1", "a@example.com", "a; b - c", "1,-1"])
 def test_no_formula(text):
-    User.objects.create(first_name=text)
+    Person.objects.create(nickname=text)
 
-    assert rows(csv_response(User.objects.all(), "users.csv", {"Name": "first_name"})) == [["Name"], [text]]
+    assert rows(csv_response(Person.objects.all(), "people.csv", {"Name": "nickname"})) == [["Name"], [text]]
 
 
 def test_negative_number_is_no_formula():
-    User.objects.create(pk=-5)
+    Person.objects.create(pk=-5)
 
-    assert rows(csv_response(User.objects.all(), "users.csv", {"ID": "pk"})) == [["ID"], ["-5"]]
+    assert rows(csv_response(Person.objects.all(), "people.csv", {"ID": "pk"})) == [["ID"], ["-5"]]
 
 
-def test_every_row_once(many_users):
+def test_every_row_once(many_people):
     """Ordered otherwise or not, from a table with gaps: each row comes, and no row twice."""
-    User.objects.filter(username__endswith="7").delete()
-    response = csv_response(User.objects.order_by("?"), "users.csv", {"Name": "username"})
+    Person.objects.filter(name__endswith="7").delete()
+    response = csv_response(Person.objects.order_by("?"), "people.csv", {"Name": "name"})
     names = [name for (name,) in rows(response)[1:]]
 
     assert len(names) == 90_000
-    assert set(names) == set(User.objects.values_list("username", flat=True))
+    assert set(names) == set(Person.objects.values_list("name", flat=True))
 
 
 @pytest.mark.parametrize(
     ("queryset", "columns", "error", "message"),
     [
-        (User.objects.all()[:5], COLUMNS, TypeError, "slice"),
-        (User.objects.all().union(User.objects.all()), COLUMNS, TypeError, "union"),
-        (User.objects.values("is_staff").annotate(n=Count("pk")), {"Number": "n"}, TypeError, "annotate"),
-        (User.objects.distinct("is_staff"), COLUMNS, TypeError, "distinct"),
-        (User.objects.raw("SELECT * FROM accounts_user"), COLUMNS, TypeError, "raw SQL"),
-        (User.objects.all(), {"Colour": "colour"}, FieldError, "colour"),
-        (User.objects.extra(where=["1 = 1/0"]), COLUMNS, DataError, "division by zero"),
+        (Person.objects.all()[:5], COLUMNS, TypeError, "slice"),
+        (Person.objects.all().union(Person.objects.all()), COLUMNS, TypeError, "union"),
+        (Person.objects.values("is_staff").annotate(n=Count("pk")), {"Number": "n"}, TypeError, "annotate"),
+        (Person.objects.distinct("is_staff"), COLUMNS, TypeError, "distinct"),
+        (Person.objects.raw("SELECT * FROM tests_person"), COLUMNS, TypeError, "raw SQL"),
+        (Person.objects.all(), {"Colour": "colour"}, FieldError, "colour"),
+        (Person.objects.extra(where=["1 = 1/0"]), COLUMNS, DataError, "division by zero"),
     ],
     ids=["slice", "union", "groups", "distinct", "raw", "unknown field", "error of the database"],
 )
 def test_refused_before_the_response_begins(queryset, columns, error, message):
     """A response that has begun could only break off."""
     with pytest.raises(error, match=message):
-        csv_response(queryset, "users.csv", columns)
+        csv_response(queryset, "people.csv", columns)
 
 
-def test_first_bytes_before_the_last_row(many_users):
+def test_first_bytes_before_the_last_row(many_people):
     with CaptureQueriesContext(connection) as queries:
-        pieces = iter(csv_response(User.objects.all(), "users.csv", COLUMNS))
+        pieces = iter(csv_response(Person.objects.all(), "people.csv", COLUMNS))
         next(pieces)
-        assert b'"user1",' in next(pieces)
+        assert b'"person1",' in next(pieces)
 
     assert len(queries) == 1
     assert f"LIMIT {CHUNK_ROWS}" in queries[0]["sql"]
 
 
-def test_memory(many_users):
+def test_memory(many_people):
     """A hundred times the rows take no more memory: 100,000 of them as objects would be 60 MB."""
-    response = csv_response(User.objects.all(), "users.csv", COLUMNS)
+    response = csv_response(Person.objects.all(), "people.csv", COLUMNS)
     tracemalloc.start()
     try:
         size = sum(len(piece) for piece in response)

@@ -29,9 +29,8 @@ urlpatterns = [path("page/<int:pk>/", page), path("broken/", broken)]
 
 
 @pytest.fixture
-def ask(client, capfd, settings, db):
+def ask(client, capfd, db):
     """Return a function that asks for an address and returns the response, and the lines that were logged."""
-    settings.ROOT_URLCONF = __name__
     client.raise_request_exception = False
 
     def logged():
@@ -64,7 +63,7 @@ def test_slow_query(ask):
     _, (slow, *_) = ask("/page/60/")
 
     assert slow["sql"] == "SELECT pg_sleep(%s)"
-    assert slow["code"] == f"tests/test_logs.py:{page.__code__.co_firstlineno + 2} page"
+    assert slow["code"] == f"tests/scaling/logs/test_logs.py:{page.__code__.co_firstlineno + 2} page"
 
 
 def test_exception(ask):

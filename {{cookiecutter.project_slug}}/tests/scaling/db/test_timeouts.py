@@ -8,6 +8,7 @@ import pytest
 from django.db import close_old_connections, connection, connections
 from django.db.utils import OperationalError
 
+from {{ cookiecutter.project_slug }}.scaling import timeouts
 from {{ cookiecutter.project_slug }}.scaling.db.postgresql import database
 
 URL = "postgresql://ada:secret@db.example.com/site"
@@ -54,7 +55,8 @@ def sent(monkeypatch):
 def test_options_of_the_url_come_last(sent):
     options = sent(database(f"{URL}?currentSchema=shop"))["options"]
 
-    assert options.startswith("-c statement_timeout=3600s -c lock_timeout=2s ")
+    own = f"-c statement_timeout={timeouts.COMMAND_STATEMENT}s -c lock_timeout={timeouts.COMMAND_LOCK}s "
+    assert options.startswith(own)
     assert options.endswith(" -c search_path=shop")
 
 
@@ -67,7 +69,11 @@ def test_pooler_is_sent_no_options(sent):
 
 @pytest.mark.django_db
 def test_migrations_wait_longer_for_statements_than_for_locks():
-    assert (show("statement_timeout"), show("lock_timeout")) == ("1h", "2s")
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT name, setting::int / 1000 FROM pg_settings WHERE name ~ '^(statement|lock)_timeout$'")
+        found = dict(cursor.fetchall())
+
+    assert found == {"statement_timeout": timeouts.COMMAND_STATEMENT, "lock_timeout": timeouts.COMMAND_LOCK}
 
 
 def test_closed_connection_is_replaced(admin):

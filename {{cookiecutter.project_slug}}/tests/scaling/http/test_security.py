@@ -1,0 +1,16 @@
+from tests.scaling.urls import PAGE
+
+
+def test_body_limit(client, settings):
+    settings.MAX_BODY_SIZE = 10
+
+    assert client.post(PAGE, b"x" * 11, content_type="text/plain").status_code == 413
+    assert client.post(PAGE, b"x" * 10, content_type="text/plain").status_code != 413
+
+
+def test_policies(client, settings):
+    settings.PERMISSIONS_POLICY = "camera=()"
+    settings.SECURE_CSP = {"default-src": ["'self'"]}
+
+    assert client.get(PAGE)["Permissions-Policy"] == "camera=()"
+    assert client.get(PAGE)["Content-Security-Policy"] == "default-src 'self'"
