@@ -12,8 +12,8 @@ from urllib.parse import urlsplit
 
 from msgspec import Meta, field
 
-from .scaling import config_types as types
-from .scaling.config_file import ConfigFile
+from .scaling.config import types
+from .scaling.config.file import ConfigFile
 from .settings import base
 
 

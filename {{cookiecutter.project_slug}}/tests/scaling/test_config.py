@@ -10,8 +10,8 @@ import pytest
 from msgspec import Meta
 
 from {{ cookiecutter.project_slug }}.config import Config
-from {{ cookiecutter.project_slug }}.scaling.config_file import ConfigError, ConfigFile
-from {{ cookiecutter.project_slug }}.scaling.config_types import Secret
+from {{ cookiecutter.project_slug }}.scaling.config.file import ConfigError, ConfigFile
+from {{ cookiecutter.project_slug }}.scaling.config.types import Secret
 
 ROOT = Path(__file__).resolve().parents[2]
 SECRET_KEY = "a-secret-that-no-message-may-show-a-secret-that-no-message-may-show"

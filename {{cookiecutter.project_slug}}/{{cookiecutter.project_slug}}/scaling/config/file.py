@@ -10,7 +10,7 @@ from typing import ClassVar
 import msgspec
 from django.core.exceptions import ImproperlyConfigured
 
-from . import config_words
+from . import words
 
 
 class ConfigError(ImproperlyConfigured):
@@ -63,7 +63,7 @@ class ConfigFile(msgspec.Struct, frozen=True, kw_only=True):
             except RefusedError as error:
                 problems += error.args
         problems += [
-            f"{key}: missing, expected {config_words.expected(cls.properties()[key])}"
+            f"{key}: missing, expected {words.expected(cls.properties()[key])}"
             for key, field in cls.fields().items()
             if field.required and key not in given
         ]
@@ -73,7 +73,7 @@ class ConfigFile(msgspec.Struct, frozen=True, kw_only=True):
     def converted(cls, key, value):
         """Return a value from the file with the type of its key; raise RefusedError if it has another one."""
         if key not in cls.fields():
-            raise RefusedError(config_words.unknown(key, cls.properties()))
+            raise RefusedError(words.unknown(key, cls.properties()))
         try:
             resolved = resolve(value)
             # Files hold nothing but text, also where a number is wanted.
@@ -89,16 +89,16 @@ class ConfigFile(msgspec.Struct, frozen=True, kw_only=True):
     def mismatches(cls, key, value):
         """Return what is wrong with a value that does not have the type of its key: each item of a list for itself."""
         wanted = cls.properties()[key]
-        secret = config_words.is_secret(wanted)
+        secret = words.is_secret(wanted)
         problems = []
-        if config_words.is_list(value, wanted):
+        if words.is_list(value, wanted):
             for index, item in enumerate(value):
                 try:
                     msgspec.convert([item] * len(value), cls.fields()[key].type)
                 except msgspec.ValidationError:
-                    accepted = config_words.expected(wanted["items"])
-                    problems.append(f"{key}[{index}]: found {config_words.found(item, secret)}, expected {accepted}")
-        return problems or [f"{key}: found {config_words.found(value, secret)}, expected {wanted['title']}"]
+                    accepted = words.expected(wanted["items"])
+                    problems.append(f"{key}[{index}]: found {words.found(item, secret)}, expected {accepted}")
+        return problems or [f"{key}: found {words.found(value, secret)}, expected {wanted['title']}"]
 
     @classmethod
     @cache
@@ -116,9 +116,9 @@ class ConfigFile(msgspec.Struct, frozen=True, kw_only=True):
             factory = cls.fields()[key].default_factory
             if factory is not msgspec.NODEFAULT:
                 wanted["default"] = msgspec.to_builtins(factory())
-            if config_words.sounds_secret(key, wanted):
+            if words.sounds_secret(key, wanted):
                 wanted.setdefault("writeOnly", True)
-            wanted.setdefault("title", config_words.expected(wanted))
+            wanted.setdefault("title", words.expected(wanted))
         return properties
 
     @classmethod
@@ -145,7 +145,7 @@ class ConfigFile(msgspec.Struct, frozen=True, kw_only=True):
 
         Raises ConfigError if none of them is right for a key: it then needs an example in config.py.
         """
-        values = {key: config_words.example(wanted) for key, wanted in cls.properties().items()}
+        values = {key: words.example(wanted) for key, wanted in cls.properties().items()}
         problems = []
         for key, value in values.items():
             try:
@@ -160,7 +160,7 @@ class ConfigFile(msgspec.Struct, frozen=True, kw_only=True):
     def shown(cls, values):
         """Return values as they may be shown: of a secret URL without its password, of another secret nothing."""
         return {
-            key: config_words.hidden(value, wanted) if config_words.is_secret(wanted) else value
+            key: words.hidden(value, wanted) if words.is_secret(wanted) else value
             for key, value in msgspec.to_builtins(values).items()
             for wanted in [cls.properties()[key]]
         }
@@ -194,7 +194,7 @@ def parsed(file):
             raise RefusedError("empty; `manage.py config example` prints a complete one") from error
         raise RefusedError(f"not JSON: line {error.lineno}, column {error.colno}: {error.msg}") from error
     if not isinstance(given, dict):
-        raise RefusedError(f"found {config_words.found(given)}, expected an object of keys and values")
+        raise RefusedError(f"found {words.found(given)}, expected an object of keys and values")
     given.pop("$schema", None)
     return given, problems
 
