@@ -34,6 +34,7 @@ MIDDLEWARE = [
     "{{ cookiecutter.project_slug }}.scaling.http.deadline.deadline_middleware",
     "{{ cookiecutter.project_slug }}.scaling.http.proxies.trusted_proxies",
     "django.middleware.security.SecurityMiddleware",
+    "django.middleware.csp.ContentSecurityPolicyMiddleware",
     "{{ cookiecutter.project_slug }}.scaling.http.security.security",
     "whitenoise.middleware.WhiteNoiseMiddleware",
 {% if cookiecutter.use_cdn %}

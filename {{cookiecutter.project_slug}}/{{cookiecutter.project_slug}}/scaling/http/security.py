@@ -1,35 +1,17 @@
-"""What Django's own security middleware leaves out, and its content security policy written out only once."""
+"""What Django's own security middlewares leave out."""
 
 from django.conf import settings
 from django.http import HttpResponse
-from django.middleware.csp import ContentSecurityPolicyMiddleware, get_nonce
-from django.utils.csp import CSP, build_policy
 
 
 def security(get_response):
-    """Refuse a request whose body is larger than MAX_BODY_SIZE bytes before any of it is read; send the policies.
-
-    PERMISSIONS_POLICY goes out with every response that has none. SECURE_CSP is written out once for all responses
-    whose page asked for no nonce; Django's own middleware deals with those that did, and with the policies that views
-    set for themselves.
-    """
-    csp = ContentSecurityPolicyMiddleware(get_response)
-    policy = "" if settings.SECURE_CSP_REPORT_ONLY else build_policy(settings.SECURE_CSP)
+    """Refuse a request whose body is larger than MAX_BODY_SIZE before any of it is read; send PERMISSIONS_POLICY."""
 
     def middleware(request):
-        received = request.META  # not request.headers, which would parse them all, for 4 µs
-        if int(received.get("CONTENT_LENGTH") or 0) > settings.MAX_BODY_SIZE:
+        if int(request.META.get("CONTENT_LENGTH") or 0) > settings.MAX_BODY_SIZE:
             return HttpResponse("Request body too large\n", status=413, content_type="text/plain")
-        csp.process_request(request)
         response = get_response(request)
-        headers = response.headers  # whose setdefault() raises and catches an exception, for 1 µs
-        if "Permissions-Policy" not in headers:
-            headers["Permissions-Policy"] = settings.PERMISSIONS_POLICY
-        own = hasattr(response, "_csp_config") or hasattr(response, "_csp_ro_config")
-        if own or get_nonce(request) or not policy:
-            return csp.process_response(request, response)
-        if CSP.HEADER_ENFORCE.value not in headers:
-            headers[CSP.HEADER_ENFORCE.value] = policy
+        response.headers.setdefault("Permissions-Policy", settings.PERMISSIONS_POLICY)
         return response
 
     return middleware
