@@ -544,6 +544,10 @@ def test_make_dev(with_celery, whole_stack, tmp_path, broker):
         assert "celery" not in str([process.cmdline() for process in processes_in(project.path)])
     else:
         wait_until(lambda: all(line in log.read_text() for line in lines[broker]), 30)
+    if broker == "own":
+        with (project.package / "celery.py").open("a") as code:
+            code.write("# changed\n")
+        wait_until(lambda: log.read_text().count("beat: Starting") == 2, 30)
     server.stop(signal.SIGKILL if broker == "address" else signal.SIGINT)
     wait_until_gone(tmp_path)
     wait_until(lambda: not [p for p in psutil.process_iter(["cwd"]) if str(tmp_path) in (p.info["cwd"] or "")])

@@ -13,40 +13,37 @@ def trusted_proxies(get_response):
     """Set REMOTE_ADDR to the client's address, and remove every forwarding header that a client could have forged."""
     networks = [ip_network(network, strict=False) for network in settings.TRUSTED_PROXIES]
 
-    @lru_cache(1024)  # the proxies' addresses come with every request, a visitor's with many in a row
-    def look_up(entry):
-        """Return the address in an entry as text, None if there is none, and whether it is a proxy's."""
-        address = parse(entry)
-        return address and str(address), bool(address) and any(address in network for network in networks)
+    def is_proxy(address):
+        return address is not None and any(address in network for network in networks)
 
     def middleware(request):
-        received = request.META
-        peer = received.get("REMOTE_ADDR", "")
-        forwarded_for = received.pop("HTTP_X_FORWARDED_FOR", "")
-        scheme = received.pop("HTTP_X_FORWARDED_PROTO", "")
-        client, trusted = look_up(peer) if peer else (peer, True)
-        if trusted:
-            received["REMOTE_ADDR"] = client_address(client, forwarded_for, look_up)
+        peer = request.META.get("REMOTE_ADDR", "")
+        forwarded_for = request.META.pop("HTTP_X_FORWARDED_FOR", "")
+        scheme = request.META.pop("HTTP_X_FORWARDED_PROTO", "")
+        if not peer or is_proxy(parse(peer)):
+            request.META["REMOTE_ADDR"] = client_address(peer, forwarded_for, is_proxy)
             # The last value is the nearest proxy's own; those before it came with the request.
             if scheme := scheme.rpartition(",")[2].strip():
-                received["HTTP_X_FORWARDED_PROTO"] = scheme
+                request.META["HTTP_X_FORWARDED_PROTO"] = scheme
         return get_response(request)
 
     return middleware
 
 
-def client_address(client, forwarded_for, look_up):
+def client_address(peer, forwarded_for, is_proxy):
     """Return the last address of X-Forwarded-For that is no proxy's; those to its left anybody can have written."""
+    client = parse(peer) or ""
     for entry in reversed(forwarded_for.split(",")):
-        address, is_proxy = look_up(entry)
+        address = parse(entry)
         if address is None:
             break
         client = address
-        if not is_proxy:
+        if not is_proxy(address):
             break
-    return client
+    return str(client)
 
 
+@lru_cache(1024)  # the proxies' addresses come with every request, a visitor's with many in a row
 def parse(entry):
     """Return the address in 192.0.2.1, 192.0.2.1:80, 2001:db8::1 or [2001:db8::1]:80, or None if there is none."""
     host = entry.strip()

@@ -19,7 +19,7 @@ from . import request_log
 
 MAX_LINE = 16_000  # bytes: Docker and containerd break longer lines in two
 FLUSH_SECONDS = 0.1
-MAX_LINES = 1_000  # that wait to be written; whoever adds more helps to write, and while that fails more are dropped
+MAX_LINES = 1_000  # that wait while nothing can be written; more are dropped, and counted
 READER_MS, WITHIN_LINE_MS = 50, 1_000  # that a full pipe is waited for, once
 MAX_TEXT = 4_000  # characters that are left of each text in a line that would be longer
 
@@ -65,10 +65,9 @@ class ReadableFormatter(logging.Formatter):
 class Handler(logging.Handler):
     """Write lines that those of other threads and processes never break.
 
-    The lines of requests are written many at once, from a thread: one write for each would cost more than all
-    middlewares together. A process that is killed loses those of its last FLUSH_SECONDS. All other lines are written
-    before the call returns, with those before them. What cannot be written, as on a full disk or into a pipe that
-    nobody reads, waits until it can, and nobody waits for that.
+    The lines of requests are written in batches, by a thread: a process that is killed loses those of its last
+    FLUSH_SECONDS. All other lines are written before the call returns, with those before them. What cannot be written,
+    as on a full disk or into a pipe that nobody reads, waits until it can, and nobody waits for that.
     """
 
     pid = None
@@ -83,8 +82,7 @@ class Handler(logging.Handler):
                 return
             self.lines.append(self.format(record))
             of_request = record.name == request_log.__name__ and record.levelno <= logging.INFO
-            may_wait = of_request and len(self.lines) <= MAX_LINES
-            if not (may_wait or self.failure):
+            if not (of_request or self.failure):
                 self.flush()
             if self.lines and not (self.thread and self.thread.is_alive()):
                 self.thread = threading.Thread(target=self.keep_writing, name="logs", daemon=True)
@@ -116,32 +114,28 @@ class Handler(logging.Handler):
             fcntl.lockf(lock, fcntl.LOCK_EX)
             try:
                 while self.lines:
-                    self.write_some()
+                    self.write_block()
             finally:
                 fcntl.lockf(lock, fcntl.LOCK_UN)
         except OSError as error:
             return str(error)
         return None
 
-    def write_some(self):
+    def write_block(self):
         """Write a line, and with it those that a pipe takes along at once."""
-        batch, size = [], 0
-        for line in self.lines:
-            if batch and size + len(line) > select.PIPE_BUF:
-                break
-            batch.append(line)
-            size += len(line)
-        text, written = b"".join(batch), 0
+        block, written = self.lines.popleft(), 0
+        while self.lines and len(block) + len(self.lines[0]) <= select.PIPE_BUF:
+            block += self.lines.popleft()
+        patience = 0 if self.failure else READER_MS
         try:
-            while written < size:
-                # Who reads a pipe may be busy, or gone. Within a line he is waited for, or it would be cut off.
-                wait_for_reader(WITHIN_LINE_MS if written else 0 if self.failure else READER_MS)
-                written += os.write(1, text[written : written + select.PIPE_BUF])
+            while written < len(block):
+                wait_for_reader(patience)
+                written += os.write(1, block[written : written + select.PIPE_BUF])
+                patience = WITHIN_LINE_MS  # or the line would be cut off
         finally:
-            while self.lines and written >= len(self.lines[0]):
-                written -= len(self.lines.popleft())
-            if written:  # the line that was cut off comes again, on a line of its own
-                self.lines[0] = b"\n" + self.lines[0]
+            start = block.rfind(b"\n", 0, written) + 1
+            if rest := block[start:]:  # a line that was cut off comes again, on a line of its own
+                self.lines.appendleft(b"\n" + rest if written > start else rest)
 
 
 def wait_for_reader(milliseconds):

@@ -2,12 +2,12 @@
 
 import logging
 import os
-import random
 import re
 import sys
 from contextvars import ContextVar
 from pathlib import Path
 from time import perf_counter
+from uuid import uuid4
 
 from django.conf import settings
 from django.core.signals import request_finished
@@ -34,8 +34,7 @@ class Figures:
     seconds = database_seconds = 0.0
 
     def __init__(self, request_id=""):
-        # Not a secret, and os.urandom() would let go of the interpreter's lock, which costs 50 µs under load.
-        self.request_id = request_id if well_formed(request_id) else f"{random.getrandbits(128):032x}"
+        self.request_id = request_id if well_formed(request_id) else uuid4().hex
         self.start = perf_counter()
 
 
@@ -43,8 +42,7 @@ def request_log(get_response):
     """Measure each request, and answer with its id: the one it came with, if well formed, or a new one."""
 
     def middleware(request):
-        received = request.META  # not request.headers, which would parse them all, for 4 µs
-        figures = Figures(received.get("HTTP_X_REQUEST_ID", ""))
+        figures = Figures(request.META.get("HTTP_X_REQUEST_ID", ""))
         current.set(figures)
         figures.response = response = get_response(request)
         figures.request, figures.seconds = request, perf_counter() - figures.start
@@ -82,7 +80,7 @@ def log_request(**kwargs):
     what = f"{request.method} {line.get('path', line['route'])} {response.status_code}"
     message = f"{what} in {line['ms']:.0f} ms, {figures.queries} SQL in {line['database_ms']:.0f} ms"
     if logger.isEnabledFor(logging.INFO):
-        # logger.info() would look for its caller and check each name in `extra`, for 8 µs.
+        # logger.info() would look for its caller first, and no line says who called.
         record = logging.LogRecord(__name__, logging.INFO, __file__, 0, message, (), None)
         vars(record).update(line)
         logger.handle(record)
