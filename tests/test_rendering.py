@@ -34,6 +34,7 @@ my_project/scaling/__init__.py
 my_project/scaling/apps.py
 my_project/scaling/cache/__init__.py
 my_project/scaling/checks.py
+my_project/scaling/config/__init__.py
 my_project/scaling/config/command.py
 my_project/scaling/config/file.py
 my_project/scaling/config/types.py
