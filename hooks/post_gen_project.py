@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
-for folder in Path("{{ cookiecutter.project_slug }}").rglob("*"):
-    if folder.is_dir() and not any(folder.iterdir()):
-        folder.rmdir()
+for top in ("{{ cookiecutter.project_slug }}", "tests"):
+    for folder in sorted(Path(top).rglob("*"), reverse=True):  # the inner ones first
+        if folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
 
 print(
     """

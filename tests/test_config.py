@@ -65,12 +65,16 @@ def insert(file, pattern, text):
     file.write_text(re.sub(pattern, lambda found: text + found[0], file.read_text(), count=1, flags=re.MULTILINE))
 
 
-@pytest.fixture(params=["STRIPE_KEY: types.Secret", "STRIPE_KEY: str"])
-def own_key(request, project):
-    """A project with a key of its own, in the three lines that its README shows."""
-    insert(project.package / "config.py", "^    DATABASE_URL:", f"    {request.param}\n\n")
+def add_required_key(project, line):
+    """Give a project a key of its own, STRIPE_KEY, in the three lines that its README shows."""
+    insert(project.package / "config.py", "^    DATABASE_URL:", f"    {line}\n\n")
     insert(project.package / "settings" / "deploy.py", "^# Database$", "STRIPE_KEY = config.STRIPE_KEY\n\n\n")
     insert(project.path / "config.example.json", '^  "DATABASE_URL"', '  "STRIPE_KEY": "sk_live_of_mine",\n')
+
+
+@pytest.fixture
+def own_key(project):
+    add_required_key(project, "STRIPE_KEY: str")
     return project
 
 
@@ -81,13 +85,15 @@ def print_setting(project, name, **environment):
     )
 
 
-def test_own_key(own_key, tmp_path):
-    environment = own_key.configure(tmp_path, STRIPE_KEY="sk_live_of_mine")
+@pytest.mark.parametrize("line", ["STRIPE_KEY: str", "STRIPE_KEY: types.Secret"])
+def test_own_key(project, tmp_path, line):
+    add_required_key(project, line)
+    environment = project.configure(tmp_path, STRIPE_KEY="sk_live_of_mine")
 
-    assert own_key.manage("config", "check", **environment).stdout.endswith(": no errors\n")
-    assert print_setting(own_key, "STRIPE_KEY", **environment).stdout == "sk_live_of_mine\n"
-    assert json.loads(own_key.manage("config", "show", **environment).stdout)["STRIPE_KEY"] == "********"
-    schema = json.loads(own_key.manage("config", "schema").stdout)
+    assert project.manage("config", "check", **environment).stdout.endswith(": no errors\n")
+    assert print_setting(project, "STRIPE_KEY", **environment).stdout == "sk_live_of_mine\n"
+    assert json.loads(project.manage("config", "show", **environment).stdout)["STRIPE_KEY"] == "********"
+    schema = json.loads(project.manage("config", "schema").stdout)
     jsonschema.validate(json.loads((tmp_path / "config.json").read_text()), schema)
 
 

@@ -91,7 +91,7 @@ import json, sys, time
 import django
 from django.test import override_settings
 import msgspec
-from my_project.scaling.config_types import RedisURL
+from my_project.scaling.config.types import RedisURL
 
 django.setup()
 import redis

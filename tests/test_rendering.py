@@ -34,10 +34,10 @@ my_project/scaling/__init__.py
 my_project/scaling/apps.py
 my_project/scaling/cache/__init__.py
 my_project/scaling/checks.py
-my_project/scaling/config_command.py
-my_project/scaling/config_file.py
-my_project/scaling/config_types.py
-my_project/scaling/config_words.py
+my_project/scaling/config/command.py
+my_project/scaling/config/file.py
+my_project/scaling/config/types.py
+my_project/scaling/config/words.py
 my_project/scaling/db/__init__.py
 my_project/scaling/db/export.py
 my_project/scaling/db/models.py

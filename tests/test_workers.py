@@ -333,16 +333,15 @@ def test_make_dev_says_why_redis_does_not_start(with_celery, tmp_path):
 @pytest.mark.parametrize("base", ["celery.Task", "celery.contrib.django.task.DjangoTask"])
 def test_task_without_the_outbox_is_reported(with_celery, tmp_path, base):
     project = with_celery.copy(tmp_path)
-    with (project.package / "scaling" / "tasks" / "__init__.py").open("a") as tasks:
-        tasks.write(
-            "\nimport celery.contrib.django.task\n\n\n"
-            f"@shared_task(base={base})\ndef other():\n    pass\n\n\n"
-            "class Base(celery.current_app.Task):\n    abstract = True\n\n\n"
-            "@shared_task(base=Base)\ndef derived():\n    pass\n"
-        )
+    (project.package / "accounts" / "tasks.py").write_text(
+        "import celery.contrib.django.task\nfrom celery import shared_task\n\n\n"
+        f"@shared_task(base={base})\ndef other():\n    pass\n\n\n"
+        "class Base(celery.current_app.Task):\n    abstract = True\n\n\n"
+        "@shared_task(base=Base)\ndef derived():\n    pass\n"
+    )
     environment = project.configure(tmp_path)
     said = project.manage("check", check=False, **environment)
 
     assert said.returncode == 1
     assert said.stdout.count("scaling.E004") == 1
-    assert "The base of the task my_project.scaling.tasks.other is not derived from" in said.stdout
+    assert "The base of the task my_project.accounts.tasks.other is not derived from" in said.stdout

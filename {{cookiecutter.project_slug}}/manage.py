@@ -13,9 +13,9 @@ def main():
         os.environ.setdefault("DJANGO_SETTINGS_MODULE", "{{ cookiecutter.project_slug }}.settings.base")
 {% endif %}
         from {{ cookiecutter.project_slug }}.config import Config
-        from {{ cookiecutter.project_slug }}.scaling import config_command
+        from {{ cookiecutter.project_slug }}.scaling.config import command
 
-        sys.exit(config_command.main(Config, sys.argv[2:]))
+        sys.exit(command.main(Config, sys.argv[2:]))
 
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "{{ cookiecutter.project_slug }}.settings.local")
 

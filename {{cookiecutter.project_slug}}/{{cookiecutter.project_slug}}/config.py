@@ -12,13 +12,16 @@ from urllib.parse import urlsplit
 
 from msgspec import Meta, field
 
-from .scaling import config_types as types
-from .scaling.config_file import ConfigFile
+from .scaling.config import types
+from .scaling.config.file import ConfigFile
 from .settings import base
 
 
 class Config(ConfigFile, kw_only=True):
-    """Every key, with its type, its meaning and its default; a key without a default is required."""
+    """Every key, with its type, its meaning and its default; a key without a default is required.
+
+    README.md shows how to add one.
+    """
 
     default_file = "/srv/{{ cookiecutter.project_slug }}/config.json"
 

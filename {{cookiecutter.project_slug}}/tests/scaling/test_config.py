@@ -10,8 +10,8 @@ import pytest
 from msgspec import Meta
 
 from {{ cookiecutter.project_slug }}.config import Config
-from {{ cookiecutter.project_slug }}.scaling.config_file import ConfigError, ConfigFile
-from {{ cookiecutter.project_slug }}.scaling.config_types import Secret
+from {{ cookiecutter.project_slug }}.scaling.config.file import ConfigError, ConfigFile
+from {{ cookiecutter.project_slug }}.scaling.config.types import Secret
 
 ROOT = Path(__file__).resolve().parents[2]
 SECRET_KEY = "a-secret-that-no-message-may-show-a-secret-that-no-message-may-show"
@@ -374,3 +374,17 @@ def test_no_example():
         "  STRIPE_KEY: found a text of 9 characters, expected a text of 1 or more characters and that matches ^sk_",
         '  ADDRESS: found "example", expected a text that matches ^/',
     ]
+
+
+def test_conflict_between_keys(write):
+    class Range(ConfigFile, kw_only=True):
+        LEAST: int
+        MOST: int = 9
+
+        def conflicts(self):
+            if self.LEAST > self.MOST:
+                yield f"LEAST: found {self.LEAST}, expected at most MOST"
+
+    assert Range.load(write({"LEAST": 9})).LEAST == 9
+    assert problems(write({"LEAST": 10}), Range) == ["LEAST: found 10, expected at most MOST"]
+    assert problems(write({"LEAST": 10, "MOST": "many"}), Range) == ['MOST: found "many", expected a whole number']

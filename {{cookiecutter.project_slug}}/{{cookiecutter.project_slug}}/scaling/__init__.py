@@ -2,7 +2,7 @@
 
 Imports go one way, a room imports only from those before it: timeouts, logs/, db/, cache/,
 {% if cookiecutter.use_celery %}
-files/ and tasks/, http/, checks, and what Django looks for: apps, models, management/, templatetags/.
+files/ and tasks/ (Celery), http/, checks, and what Django looks for: apps, models, management/, templatetags/.
 {% else %}
 files/, http/, checks, and what Django looks for: apps, models, management/, templatetags/.
 {% endif %}

@@ -86,9 +86,10 @@ CACHES = {
 
 if config.CACHE_REDIS_URL:
     in_redis = CACHES["default"] | {"LOCATION": config.CACHE_REDIS_URL, "OPTIONS": {}}
+    backends = "{{ cookiecutter.project_slug }}.scaling.cache.redis_cache"
     CACHES = {
-        "default": in_redis | {"BACKEND": "{{ cookiecutter.project_slug }}.scaling.cache.redis_cache.RedisCache"},
-        "sessions": in_redis | {"BACKEND": "{{ cookiecutter.project_slug }}.scaling.cache.redis_cache.SessionCache"},
+        "default": in_redis | {"BACKEND": f"{backends}.RedisCache"},
+        "sessions": in_redis | {"BACKEND": f"{backends}.SessionCache"},
     }
     SESSION_ENGINE = "django.contrib.sessions.backends.cached_db"
     SESSION_CACHE_ALIAS = "sessions"
@@ -170,8 +171,14 @@ public_bucket = bucket | {
 }
 
 STORAGES = STORAGES | {
-    "default": {"BACKEND": "{{ cookiecutter.project_slug }}.scaling.files.s3.S3Storage", "OPTIONS": private_bucket},
-    "public": {"BACKEND": "{{ cookiecutter.project_slug }}.scaling.files.s3.S3Storage", "OPTIONS": public_bucket},
+    "default": {
+        "BACKEND": "{{ cookiecutter.project_slug }}.scaling.files.s3.S3Storage",
+        "OPTIONS": private_bucket,
+    },
+    "public": {
+        "BACKEND": "{{ cookiecutter.project_slug }}.scaling.files.s3.S3Storage",
+        "OPTIONS": public_bucket,
+    },
 }
 
 # Of the service's host only these two buckets: anybody may have one there

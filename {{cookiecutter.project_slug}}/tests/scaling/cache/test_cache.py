@@ -628,4 +628,6 @@ def test_migrate_asks_routers(settings):
 
 
 def test_keys_name_the_project_and_the_environment():
-    assert deploy.CACHES["default"]["KEY_PREFIX"] == f"{{ cookiecutter.project_slug }}:{deploy.config.ENVIRONMENT}"
+    prefix = f"{{ cookiecutter.project_slug }}:{deploy.config.ENVIRONMENT}"
+
+    assert deploy.CACHES["default"]["KEY_PREFIX"] == prefix

@@ -8,7 +8,11 @@ from django.urls import path
 from django.views.generic import ListView
 
 from {{ cookiecutter.project_slug }}.scaling.db import pagination
-from {{ cookiecutter.project_slug }}.scaling.db.pagination import EstimatedPaginator, UncountedPaginator, estimated_count
+from {{ cookiecutter.project_slug }}.scaling.db.pagination import (
+    EstimatedPaginator,
+    UncountedPaginator,
+    estimated_count,
+)
 from tests.scaling.models import Person
 
 pytestmark = pytest.mark.usefixtures("people")

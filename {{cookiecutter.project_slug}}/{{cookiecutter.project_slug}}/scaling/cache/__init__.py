@@ -93,6 +93,7 @@ def cached(name, ttl, compute, *vary_on, flush=False):
         return value
 {% if cookiecutter.use_replica %}
 
+    # From the primary: it is kept for longer than a replica may lag.
     refresh, ttl = value_to_keep(refresh, ttl)
 {% endif %}
 

@@ -1,4 +1,4 @@
-"""Connections to PostgreSQL, directly or through a pooler, and what each session is told: see session_options()."""
+"""Connections to PostgreSQL, directly or through a pooler, and the timeouts of their sessions."""
 
 import sys
 
@@ -32,8 +32,8 @@ def database(url, pooler="none"):
     return entry
 
 
-def session_options(read_only):
-    """Return libpq's `options` for a session of this process: the timeouts that the server keeps.
+def session_timeouts():
+    """Return the timeouts that the server keeps for a session of this process, by their names in PostgreSQL.
 
     Those of commands hold in development too, where a debugger may stop in a transaction.
     """
@@ -46,14 +46,8 @@ def session_options(read_only):
     elif runs_tasks:
         statement = timeouts.TASK_SOFT
 {% endif %}
-    options = {
-        "statement_timeout": f"{statement}s",
-        "lock_timeout": f"{lock}s",
-        "idle_in_transaction_session_timeout": f"{idle}s",
-    }
-    if read_only:
-        options["default_transaction_read_only"] = "on"
-    return " ".join(f"-c {name}={value}" for name, value in options.items())
+    seconds = {"statement_timeout": statement, "lock_timeout": lock, "idle_in_transaction_session_timeout": idle}
+    return {name: f"{value}s" for name, value in seconds.items()}
 
 
 def serves_requests():

@@ -17,7 +17,7 @@ from ...logs.request_log import measured
 {% if cookiecutter.use_replica %}
 from ..replicas import notice
 {% endif %}
-from . import session_options
+from . import session_timeouts
 
 # Seconds in which a server that is well answers on an open connection; if it does not, a new one is tried.
 PROMPT = 0.1
@@ -38,7 +38,7 @@ class Thread(threading.local):
 
 
 class End:
-    """Goes when its thread does."""
+    """What only its thread refers to, so that finalize() notices when that has ended."""
 
 
 def close(connections, process):
@@ -51,11 +51,9 @@ thread = Thread()
 
 
 class DatabaseWrapper(base.DatabaseWrapper):
-    # What all threads know. A circuit breaker: the aliases to which connecting took too long, and when one thread may
-    # try again, by time.monotonic(). And those whose server is silent on open connections as well.
-    retry, hung = {}, set()
-
-    read_only = False
+    # A circuit breaker for each server, by its alias, which all threads share.
+    retry = {}  # connecting took too long: when one thread may try again, by time.monotonic()
+    hung = set()  # and open connections are silent as well
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
@@ -69,11 +67,16 @@ class DatabaseWrapper(base.DatabaseWrapper):
         """Whether a pooler stands in between, for which database() has turned server-side cursors off."""
         return self.settings_dict.get("DISABLE_SERVER_SIDE_CURSORS", False)
 
+    def session_options(self):
+        """Return the settings of PostgreSQL that each session begins with."""
+        return session_timeouts()
+
     def get_connection_params(self):
-        """Add what the session is told, before the URL's own options, which win; a pooler takes none of ours."""
+        """Add our options before those of the URL, which win; a pooler takes none of ours."""
         params = super().get_connection_params()
         if not self.is_pooled:
-            params["options"] = f"{session_options(self.read_only)} {params.get('options', '')}".strip()
+            ours = " ".join(f"-c {name}={value}" for name, value in self.session_options().items())
+            params["options"] = f"{ours} {params.get('options', '')}".strip()
         return params
 
     def get_new_connection(self, conn_params):
@@ -84,7 +87,7 @@ class DatabaseWrapper(base.DatabaseWrapper):
 
     def connect_or_break(self, conn_params):
         """Connect; if that takes DATABASE_CONNECT, other threads need not wait as long, until one succeeds."""
-        if self.alias in self.retry:
+        if self.alias in self.retry:  # this thread tries, the others fail meanwhile
             self.retry[self.alias] = time.monotonic() + timeouts.DATABASE_CONNECT
         try:
             connection = super().get_new_connection(conn_params)
@@ -103,7 +106,7 @@ class DatabaseWrapper(base.DatabaseWrapper):
         super().close_if_unusable_or_obsolete()
 
     def is_usable(self):
-        """Tell without a round trip, in 2 µs, whether statements can be sent: is the socket silent, the server alive?
+        """Tell without a round trip whether statements can be sent: the socket is silent, and the server does not hang.
 
         A closed connection's socket is readable. One with a rare notice in it is, too: to connect anew then costs less
         than to ask, and asking a server that hangs would take for ever.

@@ -4,7 +4,7 @@ import argparse
 import json
 import sys
 
-from .config_file import ConfigError, exposure, report
+from .file import ConfigError, exposure, report
 
 
 def main(config, arguments):

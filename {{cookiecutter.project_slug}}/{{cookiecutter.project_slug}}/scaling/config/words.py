@@ -32,7 +32,7 @@ BOUNDS = {
     "format": "with the format {}",
 }
 
-# Names that such values have elsewhere, by the key of this project that takes their place
+# Names from other projects, by the key that takes their place here; those that no key takes the place of have a hint.
 FORMER_NAMES = {
     "SECRET_KEY": "SECRET DJANGO_SECRET_KEY",
     "ALLOWED_HOSTS": "DOMAIN DOMAIN_NAME HOSTNAME SERVER_NAME DJANGO_ALLOWED_HOSTS",
@@ -55,10 +55,13 @@ FORMER_NAMES = {
     "EMAIL_URL": "EMAIL_BACKEND EMAIL_HOST EMAIL_HOST_PASSWORD EMAIL_HOST_USER EMAIL_PORT EMAIL_USE_SSL EMAIL_USE_TLS"
     " MAILERS MAIL_URL SMTP_URL",
 {% if cookiecutter.use_celery %}
-    "CELERY_BROKER_URL": "BROKER BROKER_URL CELERY_BROKER CLOUDAMQP_URL RABBITMQ_URL",
+    "CELERY_BROKER_URL": "BROKER BROKER_URL CELERY_BROKER CLOUDAMQP_URL RABBITMQ_URL REDIS_URL",
 {% endif %}
 {% if cookiecutter.use_cdn %}
-    "CDN_URL": "CDN_HOST STATIC_HOST STATIC_URL",
+    "CDN_URL": "CDN CDN_HOST STATIC_HOST STATIC_URL",
+{% endif %}
+{% if cookiecutter.media_storage == "filesystem" %}
+    "MEDIA_ROOT": "MEDIA MEDIA_DIR UPLOAD_DIR UPLOADS",
 {% endif %}
 {% if cookiecutter.media_storage == "s3" %}
     "MEDIA_S3_ENDPOINT_URL": "AWS_S3_ENDPOINT_URL",
@@ -75,6 +78,10 @@ FORMER_NAMES = {
     "STATSD_URL": "STATSD STATSD_HOST",
 }
 HINTS = {
+{% if not cookiecutter.use_redis %}
+    "CACHES": "the cache is a table of the database, as settings/base.py says",
+    "CACHE_URL": "the cache is a table of the database, as settings/base.py says",
+{% endif %}
     "DEBUG": "it is off on every server, and on in settings/local.py, which is for your own machine",
     "DJANGO_DEBUG": "DEBUG is off on every server, and on in settings/local.py, which is for your own machine",
     "DJANGO_SETTINGS_MODULE": "it is set in the environment",

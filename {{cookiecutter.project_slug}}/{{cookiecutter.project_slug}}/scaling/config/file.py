@@ -10,15 +10,15 @@ from typing import ClassVar
 import msgspec
 from django.core.exceptions import ImproperlyConfigured
 
-from . import config_words
+from . import words
 
 
 class ConfigError(ImproperlyConfigured):
     """The config cannot be used; the message lists everything that is wrong with it."""
 
 
-class Refused(Exception):  # noqa: N818  holds what is wrong with a value or a file, a sentence each
-    """A value, or a whole file, is wrong."""
+class RefusedError(Exception):
+    """A value, or a whole file, is wrong; the arguments say how, a sentence each."""
 
 
 class ConfigFile(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,16 +54,16 @@ class ConfigFile(msgspec.Struct, frozen=True, kw_only=True):
         """Return the usable values of a file in a dict, and a list of sentences on what is wrong with the others."""
         try:
             given, problems = parsed(file)
-        except Refused as error:
+        except RefusedError as error:
             return {}, [*error.args]
         values = {}
         for key, value in given.items():
             try:
                 values[key] = cls.converted(key, value)
-            except Refused as error:
+            except RefusedError as error:
                 problems += error.args
         problems += [
-            f"{key}: missing, expected {config_words.expected(cls.properties()[key])}"
+            f"{key}: missing, expected {words.expected(cls.properties()[key])}"
             for key, field in cls.fields().items()
             if field.required and key not in given
         ]
@@ -71,34 +71,34 @@ class ConfigFile(msgspec.Struct, frozen=True, kw_only=True):
 
     @classmethod
     def converted(cls, key, value):
-        """Return a value from the file with the type of its key; raise Refused if it has another one."""
+        """Return a value from the file with the type of its key; raise RefusedError if it has another one."""
         if key not in cls.fields():
-            raise Refused(config_words.unknown(key, cls.properties()))
+            raise RefusedError(words.unknown(key, cls.properties()))
         try:
             resolved = resolve(value)
             # Files hold nothing but text, also where a number is wanted.
             return msgspec.convert(resolved, cls.fields()[key].type, strict=resolved == value)
         except OSError as error:
-            raise Refused(f"{key}: cannot read {error.filename}: {error.strerror}") from error
+            raise RefusedError(f"{key}: cannot read {error.filename}: {error.strerror}") from error
         except UnicodeDecodeError as error:
-            raise Refused(f"{key}: the file it names is not UTF-8") from error
+            raise RefusedError(f"{key}: the file it names is not UTF-8") from error
         except msgspec.ValidationError as error:
-            raise Refused(*cls.mismatches(key, resolved)) from error
+            raise RefusedError(*cls.mismatches(key, resolved)) from error
 
     @classmethod
     def mismatches(cls, key, value):
         """Return what is wrong with a value that does not have the type of its key: each item of a list for itself."""
         wanted = cls.properties()[key]
-        secret = config_words.is_secret(wanted)
+        secret = words.is_secret(wanted)
         problems = []
-        if config_words.is_list(value, wanted):
+        if words.is_list(value, wanted):
             for index, item in enumerate(value):
                 try:
                     msgspec.convert([item] * len(value), cls.fields()[key].type)
                 except msgspec.ValidationError:
-                    accepted = config_words.expected(wanted["items"])
-                    problems.append(f"{key}[{index}]: found {config_words.found(item, secret)}, expected {accepted}")
-        return problems or [f"{key}: found {config_words.found(value, secret)}, expected {wanted['title']}"]
+                    accepted = words.expected(wanted["items"])
+                    problems.append(f"{key}[{index}]: found {words.found(item, secret)}, expected {accepted}")
+        return problems or [f"{key}: found {words.found(value, secret)}, expected {wanted['title']}"]
 
     @classmethod
     @cache
@@ -110,15 +110,15 @@ class ConfigFile(msgspec.Struct, frozen=True, kw_only=True):
     @cache
     def properties(cls):
         """Return the JSON Schema of each key, with a title that says what is accepted."""
-        definitions = msgspec.json.schema(cls)["$defs"]
-        properties = inlined(definitions[cls.__name__]["properties"], definitions)
+        schema = msgspec.json.schema(cls)
+        properties = inlined({"$ref": schema["$ref"]}, schema["$defs"])["properties"]
         for key, wanted in properties.items():
             factory = cls.fields()[key].default_factory
             if factory is not msgspec.NODEFAULT:
                 wanted["default"] = msgspec.to_builtins(factory())
-            if config_words.sounds_secret(key, wanted):
+            if words.sounds_secret(key, wanted):
                 wanted.setdefault("writeOnly", True)
-            wanted.setdefault("title", config_words.expected(wanted))
+            wanted.setdefault("title", words.expected(wanted))
         return properties
 
     @classmethod
@@ -145,12 +145,12 @@ class ConfigFile(msgspec.Struct, frozen=True, kw_only=True):
 
         Raises ConfigError if none of them is right for a key: it then needs an example in config.py.
         """
-        values = {key: config_words.example(wanted) for key, wanted in cls.properties().items()}
+        values = {key: words.example(wanted) for key, wanted in cls.properties().items()}
         problems = []
         for key, value in values.items():
             try:
                 cls.converted(key, value)
-            except Refused as error:
+            except RefusedError as error:
                 problems += error.args
         if problems:
             raise ConfigError(report("Keys without an example; give one in config.py by Meta(examples=[…]):", problems))
@@ -160,7 +160,7 @@ class ConfigFile(msgspec.Struct, frozen=True, kw_only=True):
     def shown(cls, values):
         """Return values as they may be shown: of a secret URL without its password, of another secret nothing."""
         return {
-            key: config_words.hidden(value, wanted) if config_words.is_secret(wanted) else value
+            key: words.hidden(value, wanted) if words.is_secret(wanted) else value
             for key, value in msgspec.to_builtins(values).items()
             for wanted in [cls.properties()[key]]
         }
@@ -173,7 +173,7 @@ class ConfigFile(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def parsed(file):
-    """Return the object in a JSON file, and what is wrong with its keys; raise Refused if there is no object."""
+    """Return the object in a JSON file, and what is wrong with its keys; raise RefusedError if there is no object."""
     problems = []
 
     def unique(pairs):
@@ -186,15 +186,15 @@ def parsed(file):
         text = Path(file).read_text(encoding="utf-8-sig")
         given = json.loads(text, object_pairs_hook=unique)
     except OSError as error:
-        raise Refused(f"{error.strerror}; set DJANGO_CONFIG to the name of the file") from error
+        raise RefusedError(f"{error.strerror}; set DJANGO_CONFIG to the name of the file") from error
     except UnicodeDecodeError as error:
-        raise Refused(f"not UTF-8: look at byte {error.start + 1}") from error
+        raise RefusedError(f"not UTF-8: look at byte {error.start + 1}") from error
     except json.JSONDecodeError as error:
         if not text.strip():
-            raise Refused("empty; `manage.py config example` prints a complete one") from error
-        raise Refused(f"not JSON: line {error.lineno}, column {error.colno}: {error.msg}") from error
+            raise RefusedError("empty; `manage.py config example` prints a complete one") from error
+        raise RefusedError(f"not JSON: line {error.lineno}, column {error.colno}: {error.msg}") from error
     if not isinstance(given, dict):
-        raise Refused(f"found {config_words.found(given)}, expected an object of keys and values")
+        raise RefusedError(f"found {words.found(given)}, expected an object of keys and values")
     given.pop("$schema", None)
     return given, problems
 
@@ -215,11 +215,10 @@ def inlined(schema, definitions):
     if not isinstance(schema, dict):
         return schema
     if "$ref" in schema:
-        schema = dict(schema)
-        definition = dict(definitions[schema.pop("$ref").rpartition("/")[2]])
+        definition = definitions[schema["$ref"].rpartition("/")[2]]
         # Its title is the name of a class, which says nothing to the reader of an error message.
-        del definition["title"]
-        schema = definition | schema
+        definition = {name: part for name, part in definition.items() if name != "title"}
+        schema = definition | {name: part for name, part in schema.items() if name != "$ref"}
     return {name: inlined(part, definitions) for name, part in schema.items()}
 
 
