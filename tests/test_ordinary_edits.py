@@ -234,7 +234,7 @@ def make_ordinary_edits(project):
         package / "scaling" / "timeouts.py",
         *((f"^{name} = [^ \n]+", f"{name} = {value}") for name, value in TIMEOUTS.items()),
     )
-    edit(project.path / "tests" / "config.json", (r"^\{", '{\n  "LOG_LEVEL": "WARNING",'))
+    edit(project.path / "tests" / "config.json", ('"WARNING"', '"INFO"'))
     project.manage("makemigrations", "accounts", "library")
     (project.path / "library" / "migrations" / "0002_group.py").write_text(GROUP_MIGRATION)
 
