@@ -234,7 +234,7 @@ def make_ordinary_edits(project):
         package / "scaling" / "timeouts.py",
         *((f"^{name} = [^ \n]+", f"{name} = {value}") for name, value in TIMEOUTS.items()),
     )
-    edit(project.path / "tests" / "config.json", (r"^\{", '{\n  "LOG_LEVEL": "WARNING",'))
+    edit(project.path / "tests" / "config.json", ('"WARNING"', '"INFO"'))
     project.manage("makemigrations", "accounts", "library")
     (project.path / "library" / "migrations" / "0002_group.py").write_text(GROUP_MIGRATION)
 
@@ -315,7 +315,7 @@ def test_what_is_forgotten_is_said_in_a_sentence(project):
         "tests/test_models.py::test_fetch_mode_of_every_model",
         "tests/test_urls.py::test_queries[authors]",
         "tests/test_urls.py::test_rows_of_every_model_in_the_admin",
-    }
+    }, ran.stdout
     assert "atlas.Country: write `objects = FetchModeManager()`, or inherit TimestampedModel" in ran.stdout
     assert "No rows of atlas.City can be made: code is a CodeField." in ran.stdout
     assert re.search(r"Say in VALUES, tests/rows.py:\d+ what its fields hold", ran.stdout)
