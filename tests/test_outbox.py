@@ -377,7 +377,9 @@ def reports(workers):
 def test_ages_and_lengths_are_reported(stack, shared_workers, statsd):
     """To the log and to statsd, by one process at a time."""
     stack.do("record.delay_on_commit('busy', 3)\nfor number in range(4): record.delay_on_commit(number)")
-    stack.do("from my_project.scaling.tasks.models import OutboxMessage\nOutboxMessage.objects.create(error='deliberate')")
+    stack.do(
+        "from my_project.scaling.tasks.models import OutboxMessage\nOutboxMessage.objects.create(error='deliberate')"
+    )
     wait_until(lambda: [line for line in reports(shared_workers) if line["queues"].get("default") == 4])
     before, started = len(reports(shared_workers)), time.monotonic()
     wait_until(lambda: "queue.length:4|g|#queue:default" in (datagram := statsd.recv(10_000).decode()) and datagram)
