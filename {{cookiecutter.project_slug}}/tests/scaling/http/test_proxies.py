@@ -1,10 +1,13 @@
 import pytest
 from django.http import HttpResponse
 from django.test import RequestFactory
+from django.urls import path
 
 from {{ cookiecutter.project_slug }}.scaling.http.proxies import trusted_proxies
 
 PROXIES = ["10.0.0.0/8", "2001:db8:1::/48"]
+
+urlpatterns = [path("", lambda request: HttpResponse(request.headers.get("X-Forwarded-For", "none")))]
 
 
 def seen(settings, peer, proxies=PROXIES, **headers):
@@ -50,6 +53,13 @@ def test_headers_of_others_are_dropped(settings, peer, proxies):
     headers = {"x-forwarded-for": "203.0.113.9", "x-forwarded-proto": "https"}
 
     assert seen(settings, peer, proxies, **headers) == (peer, "http")
+
+
+def test_no_view_sees_what_was_dropped(client):
+    """No middleware before this one may ask for request.headers, which are kept as they are at first."""
+    response = client.get("/", headers={"x-forwarded-for": "203.0.113.9"}, REMOTE_ADDR="192.0.2.1")
+
+    assert response.content == b"none"
 
 
 def test_peer_of_a_unix_socket_is_a_proxy(settings):

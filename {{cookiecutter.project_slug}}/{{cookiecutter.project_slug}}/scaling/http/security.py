@@ -17,7 +17,7 @@ def security(get_response):
     policy = "" if settings.SECURE_CSP_REPORT_ONLY else build_policy(settings.SECURE_CSP)
 
     def middleware(request):
-        if int(request.META.get("CONTENT_LENGTH") or 0) > settings.MAX_BODY_SIZE:
+        if int(request.headers.get("content-length") or 0) > settings.MAX_BODY_SIZE:
             return HttpResponse("Request body too large\n", status=413, content_type="text/plain")
         csp.process_request(request)
         response = get_response(request)

@@ -42,7 +42,8 @@ def request_log(get_response):
     """Measure each request, and answer with its id: the one it came with, if well formed, or a new one."""
 
     def middleware(request):
-        figures = Figures(request.META.get("HTTP_X_REQUEST_ID", ""))
+        received = request.META  # request.headers would keep what trusted_proxies removes later
+        figures = Figures(received.get("HTTP_X_REQUEST_ID", ""))
         current.set(figures)
         figures.response = response = get_response(request)
         figures.request, figures.seconds = request, perf_counter() - figures.start
