@@ -85,7 +85,7 @@ def map_(request, tmp_path_factory):
 def names(file):
     """Return what a module defines."""
     found = set()
-    for node in ast.parse(file.read_text()).body:
+    for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
             found.add(node.name)
         elif isinstance(node, ast.Assign):

@@ -94,7 +94,7 @@ def fetch_raise(settings):
 def unasked_replicas(monkeypatch):
     """Ask no replica how far it is, so that none is read from: the connections would outlive the test database."""
     watch.servers.cache_clear()
-    watch.asked.set()
+    watch.answered.set()
     monkeypatch.setattr(watch, "start", lambda: None)
 
 
@@ -102,7 +102,7 @@ def unasked_replicas(monkeypatch):
 def fresh_replicas(unasked_replicas):
     """Have replicas that are fresh: both are the test database itself."""
     for alias in watch.replicas():
-        watch.servers()[alias].current_to = time.monotonic()
+        watch.servers()[alias].current_to = time.monotonic() + 3600
     yield
     connections.close_all()
 

@@ -32,6 +32,8 @@ def timeouts_nest(**kwargs):
         ("PROXY_KEEPALIVE", "KEEPALIVE"),
         ("REQUEST", "DATABASE_IDLE_IN_TRANSACTION"),
         ("COMMAND_LOCK", "DATABASE_LOCK"),
+        ("DATABASE_SUSPECT", "DATABASE_STATEMENT"),
+        ("READY", "REQUEST"),
 {% if cookiecutter.use_celery %}
         ("TASK_SHUTDOWN", "TASK_SOFT"),
         ("TASK_SOFT", "TASK_HARD"),

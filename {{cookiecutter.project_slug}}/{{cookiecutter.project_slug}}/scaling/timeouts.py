@@ -1,4 +1,4 @@
-"""How long each hop may take, in seconds, and what happens then; settings and deploy/gunicorn.conf.py import it."""
+"""How long each hop may take, in seconds, and what happens then; scaling/ and gunicorn take them from here."""
 
 # A request, from the inside out: who is further out waits longer. A system check holds the order of these lines.
 CACHE_SOCKET = 0.5  # to connect, and to answer, which takes 1 ms: then the value counts as missing, the circuit opens
@@ -18,7 +18,7 @@ DATABASE_KEEPALIVE = 10  # then TCP probes it: a server that vanished is noticed
 DATABASE_IDLE_IN_TRANSACTION = 15  # longer than any request: whoever began the transaction is gone; it is rolled back
 DATABASE_MAX_AGE = 600  # then it is made anew: follows a failover by DNS, frees what PostgreSQL gathers in memory
 
-# Whatever serves no requests: migrations, the shell, scripts
+# Whatever serves no requests: migrations, the shell, scripts{{ '; tasks, but for what they have below' if cookiecutter.use_celery else '' }}
 COMMAND_LOCK = 2  # then a migration fails, before the requests do that queue behind it: run it again
 COMMAND_STATEMENT = 3600  # then it is canceled: indexing a large table takes its time, what was forgotten ends
 COMMAND_IDLE_IN_TRANSACTION = 3600  # a shell at lunch: then its transaction is rolled back

@@ -110,7 +110,7 @@ def test_connection_ends_with_its_thread(admin):
 
 def test_old_connection_is_kept_while_there_would_be_no_other(admin, monkeypatch):
     pid = connection.connection.info.backend_pid
-    monkeypatch.setitem(connection.retry, connection.alias, time.monotonic() + 60)
+    monkeypatch.setitem(connection.retry_at, connection.alias, time.monotonic() + 60)
     connection.close_at = time.monotonic() - 1
     close_old_connections()
 

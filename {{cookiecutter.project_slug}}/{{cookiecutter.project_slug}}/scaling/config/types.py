@@ -35,8 +35,10 @@ Name = Annotated[
     Meta(pattern="^[a-z0-9-]+$", title="lower-case letters, digits and dashes", examples=["my-name"]),
 ]
 
+{% if cookiecutter.media_storage == "filesystem" %}
 Folder = Annotated[str, Meta(pattern="^/", title="an absolute path", examples=["/srv/files"])]
 
+{% endif %}
 Host = Annotated[
     str,
     Meta(

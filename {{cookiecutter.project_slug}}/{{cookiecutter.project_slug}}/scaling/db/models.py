@@ -8,7 +8,8 @@ from django.utils import timezone
 class FetchModeManager(models.Manager):
     """Fetch related objects and deferred fields as FETCH_MODE says: for all rows of a result at once, not one by one.
 
-    What is fetched through a row follows its mode; a model without such a manager, an unsaved row, begins anew.
+    What is fetched through a row follows its mode. Rows of a model without this manager, and rows that were never
+    fetched, do not.
     """
 
     def get_queryset(self):

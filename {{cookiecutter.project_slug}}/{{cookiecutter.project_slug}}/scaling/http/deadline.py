@@ -117,7 +117,7 @@ def probe_databases():
     is_suspected = suspicion.is_set()
     suspicion.clear()
     for database in databases():
-        has_failed = database.alias in database.retry or not database.is_usable()
+        has_failed = database.alias in database.retry_at or not database.is_usable()
         if is_suspected or has_failed:
             database.probe()
     suspicion.wait(TICK)

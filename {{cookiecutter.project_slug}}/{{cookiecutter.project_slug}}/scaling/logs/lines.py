@@ -20,7 +20,8 @@ from . import request_log
 MAX_LINE = 16_000  # bytes: Docker and containerd break longer lines in two
 FLUSH_SECONDS = 0.1
 MAX_LINES = 1_000  # that wait while nothing can be written; more are dropped, and counted
-READER_MS, WITHIN_LINE_MS = 50, 1_000  # that a full pipe is waited for, once
+READER_MS = 50  # for a pipe that is full to be read: before a line
+WITHIN_LINE_MS = 1_000  # and in the middle of one, which would be cut off
 MAX_TEXT = 4_000  # characters that are left of each text in a line that would be longer
 
 # What no line repeats as an `extra`. Django adds the request, whose text is its URL with the query string.

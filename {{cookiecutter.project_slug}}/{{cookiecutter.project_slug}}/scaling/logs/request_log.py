@@ -17,7 +17,7 @@ from . import statsd
 
 SLOW_QUERY = 0.05  # seconds
 PROJECT = f"{Path(__file__).parents[3]}{os.sep}"
-HERE = str(Path(__file__).parents[1])
+SCALING = f"{Path(__file__).parents[1]}{os.sep}"
 
 logger = logging.getLogger(__name__)
 well_formed = re.compile("[A-Za-z0-9_-]{8,64}").fullmatch
@@ -116,7 +116,7 @@ def code_line(frame):
         if code.co_name == "render_annotated":
             node = frame.f_locals["self"]
             return f"{node.origin.template_name}:{node.token.lineno}"
-        if file.startswith(PROJECT) and not file.startswith(HERE) and "site-packages" not in file:
+        if file.startswith(PROJECT) and not file.startswith(SCALING) and "site-packages" not in file:
             return f"{file.removeprefix(PROJECT)}:{frame.f_lineno} {code.co_qualname}"
         frame = frame.f_back
     return None

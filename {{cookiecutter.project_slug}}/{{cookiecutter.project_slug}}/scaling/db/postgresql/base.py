@@ -23,7 +23,7 @@ from . import session_timeouts
 PROMPT = 0.1
 
 
-class Thread(threading.local):
+class PerThread(threading.local):
     """Ends a thread's connections with it, and not at some garbage collection later.
 
     An ASGI server gives each request a thread of its own, and the signal request_finished, at which Django closes
@@ -47,12 +47,12 @@ def close(connections, process):
             connection.close()
 
 
-thread = Thread()
+of_thread = PerThread()
 
 
 class DatabaseWrapper(base.DatabaseWrapper):
     # A circuit breaker for each server, by its alias, which all threads share.
-    retry = {}  # connecting took too long: when one thread may try again, by time.monotonic()
+    retry_at = {}  # connecting took too long: when one thread may try again, by time.monotonic()
     hung = set()  # and open connections are silent as well
 
     def __init__(self, *args, **kwargs):
@@ -81,27 +81,27 @@ class DatabaseWrapper(base.DatabaseWrapper):
 
     def get_new_connection(self, conn_params):
         """Connect, or fail at once if that took too long a moment ago."""
-        if time.monotonic() < self.retry.get(self.alias, 0):
+        if time.monotonic() < self.retry_at.get(self.alias, 0):
             raise psycopg.OperationalError("Connecting took too long a moment ago and will be tried again soon.")
         return self.connect_or_break(conn_params)
 
     def connect_or_break(self, conn_params):
         """Connect; if that takes DATABASE_CONNECT, other threads need not wait as long, until one succeeds."""
-        if self.alias in self.retry:  # this thread tries, the others fail meanwhile
-            self.retry[self.alias] = time.monotonic() + timeouts.DATABASE_CONNECT
+        if self.alias in self.retry_at:  # this thread tries, the others fail meanwhile
+            self.retry_at[self.alias] = time.monotonic() + timeouts.DATABASE_CONNECT
         try:
             connection = super().get_new_connection(conn_params)
         except psycopg.errors.ConnectionTimeout:
-            self.retry[self.alias] = time.monotonic() + timeouts.DATABASE_CONNECT
+            self.retry_at[self.alias] = time.monotonic() + timeouts.DATABASE_CONNECT
             raise
-        self.retry.pop(self.alias, None)
+        self.retry_at.pop(self.alias, None)
         self.hung.discard(self.alias)
-        thread.opened.add(connection)
+        of_thread.opened.add(connection)
         return connection
 
     def close_if_unusable_or_obsolete(self):
         """Let a persistent connection grow older than DATABASE_MAX_AGE while there would be no other."""
-        if self.alias in self.retry and self.settings_dict["CONN_MAX_AGE"] and self.close_at:
+        if self.alias in self.retry_at and self.settings_dict["CONN_MAX_AGE"] and self.close_at:
             self.close_at = max(self.close_at, time.monotonic() + timeouts.DATABASE_CONNECT)
         super().close_if_unusable_or_obsolete()
 
@@ -127,7 +127,7 @@ class DatabaseWrapper(base.DatabaseWrapper):
         asked = self.is_usable()
         if asked:
             self.connection.pgconn.send_query(b"SELECT 1")
-            if self.alias not in self.retry and not self.is_silent(PROMPT):
+            if self.alias not in self.retry_at and not self.is_silent(PROMPT):
                 return
         try:
             connection = self.connect_or_break(self.get_connection_params())
