@@ -5,9 +5,10 @@ from unittest import mock
 
 import pytest
 from django.conf import settings
+from django.contrib import messages
 from django.contrib.staticfiles.storage import staticfiles_storage
 from django.core.exceptions import PermissionDenied, SuspiciousOperation
-from django.http import Http404
+from django.http import Http404, HttpResponse
 from django.urls import path, reverse
 from pytest_django.asserts import assertTemplateUsed
 
@@ -18,7 +19,13 @@ def fail(request, error):
     raise error
 
 
+def add_message(request):
+    messages.info(request, "It is <saved>.")
+    return HttpResponse()
+
+
 urlpatterns = [
+    path("message/", add_message),
     path("400/", fail, {"error": SuspiciousOperation}),
     path("403/", fail, {"error": PermissionDenied}),
     path("404/", fail, {"error": Http404}),
@@ -72,3 +79,11 @@ def test_pages_link_collected_files(client):
     for name in names:
         assert re.search(r"\.[0-9a-f]{12}\.\w+$", name), f"{name} is not named after its content"
         assert staticfiles_storage.exists(name)
+
+
+@pytest.mark.urls(__name__)
+def test_pages_show_messages(client):
+    client.get("/message/")
+
+    assert "It is &lt;saved&gt;." in client.get("/404/").text
+    assert "It is" not in client.get("/404/").text
