@@ -49,6 +49,14 @@ def test_error(client, status):
     assertTemplateUsed(response, f"{status}.html")
 
 
+def test_error_when_the_body_is_too_large(client, settings):
+    response = client.post("/", b"x" * (settings.MAX_BODY_SIZE + 1), content_type="text/plain")
+
+    assert response.status_code == 413
+    assert response["Content-Security-Policy"]
+    assertTemplateUsed(response, "413.html")
+
+
 @pytest.mark.urls(__name__)
 def test_error_without_csrf_token(client):
     client.handler.enforce_csrf_checks = True
