@@ -2,15 +2,19 @@
 
 import re
 import subprocess
+import time
 
 import pytest
 from conftest import Server, clean_environment, free_port, needs
+from test_cdn import Browser
 
 # The deploy settings, with every visitor signed in.
 SETTINGS = """
 from my_project.settings.deploy import *
 
 MIDDLEWARE = [*MIDDLEWARE, "browser_settings.sign_in"]
+
+ROOT_URLCONF = "browser_urls"
 
 
 def sign_in(get_response):
@@ -21,6 +25,36 @@ def sign_in(get_response):
         return get_response(request)
 
     return middleware
+"""
+
+# A form whose answer leads to another host, as when somebody signs in with another site.
+URLS = """
+from django.conf import settings
+from django.http import HttpResponse, HttpResponseRedirect
+from django.urls import path
+from django.utils.csp import CSP
+from django.views.decorators.csp import csp_override
+from my_project.urls import urlpatterns as site
+
+
+def form(request):
+    return HttpResponse('<form method="post" action="/leave/"></form>')
+
+
+def leave(request):
+    return HttpResponseRedirect(f"http://localhost:{request.get_port()}/arrived/")
+
+
+leave.csrf_exempt = True
+allow = csp_override(settings.SECURE_CSP | {"form-action": [CSP.SELF, "http://localhost:*"]})
+
+urlpatterns = [
+    *site,
+    path("form/", form),
+    path("allowed-form/", allow(form)),
+    path("leave/", leave),
+    path("arrived/", lambda request: HttpResponse("arrived")),
+]
 """
 
 PAGES = [
@@ -42,8 +76,9 @@ def site(default_project, database_url, tmp_path_factory):
     """The project on gunicorn, with an account."""
     folder = tmp_path_factory.mktemp("browser")
     (folder / "browser_settings.py").write_text(SETTINGS)
+    (folder / "browser_urls.py").write_text(URLS)
     environment = default_project.configure(
-        folder, ALLOWED_HOSTS=["127.0.0.1"], DATABASE_URL=database_url, HTTPS=False, WORKERS=1
+        folder, ALLOWED_HOSTS=["127.0.0.1", "localhost"], DATABASE_URL=database_url, HTTPS=False, WORKERS=1
     ) | {"DJANGO_SETTINGS_MODULE": "browser_settings", "PYTHONPATH": f"{default_project.path}:{folder}"}
     default_project.manage("migrate", **environment)
     default_project.manage("collectstatic", "--no-input", **environment)
@@ -105,3 +140,24 @@ def test_scripts_of_the_admin_run(site, tmp_path):
     document, _ = visit(f"{site.url}/admin/accounts/user/{site.grace}/change/", tmp_path)
 
     assert "calendarbox" in document
+
+
+@pytest.mark.parametrize("path", ["form", "allowed-form"])
+def test_form_that_leads_to_another_host(site, tmp_path, path):
+    """Only where the policy of the form's page names the host."""
+    browser = Browser(tmp_path)
+    try:
+        browser.open(f"{site.url}/{path}/")
+        browser.events.clear()
+        browser.evaluate("void document.forms[0].submit()")
+        deadline = time.monotonic() + 20
+        blocked = arrived = False
+        while not blocked and not arrived and time.monotonic() < deadline:
+            time.sleep(0.05)
+            history = browser.send("Page.getNavigationHistory")
+            arrived = history["entries"][history["currentIndex"]]["url"].startswith("http://localhost:")
+            blocked = any("form-action" in line for line in browser.console())
+    finally:
+        browser.stop()
+
+    assert (blocked, arrived) == (path == "form", path == "allowed-form")

@@ -139,3 +139,13 @@ def test_own_key_with_a_default(project, tmp_path):
     file.write_text(json.dumps(values | {"MAX_ITEMS": "many"}))
     ran = project.manage("config", "check", check=False, **environment)
     assert ran.stdout.splitlines()[1:] == ['  MAX_ITEMS: found "many", expected a whole number']
+
+
+def test_mail_needs_a_server(default_project, tmp_path):
+    """The tests of the rendered project have one: their mail goes to a mailbox."""
+    environment = default_project.configure(tmp_path, EMAIL_URL=None)
+
+    ran = default_project.manage("sendtestemail", "ada@example.com", check=False, **environment)
+
+    assert ran.returncode == 1
+    assert "MailerDoesNotExist" in ran.stdout

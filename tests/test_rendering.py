@@ -71,11 +71,15 @@ my_project/settings/base.py
 my_project/settings/deploy.py
 my_project/settings/local.py.example
 my_project/static/css/site.css
+my_project/static/errors/413.html
+my_project/static/errors/429.html
+my_project/static/errors/unavailable.html
 my_project/static/favicon.svg
 my_project/templates/400.html
 my_project/templates/403.html
 my_project/templates/403_csrf.html
 my_project/templates/404.html
+my_project/templates/413.html
 my_project/templates/500.html
 my_project/templates/admin/base_site.html
 my_project/templates/base.html

@@ -462,7 +462,10 @@ def test_unknown_host_at_nginx(proxied):
 
 
 def test_oversized_body(site):
-    assert site.request("POST", "/posted", body=b"x" * (11 << 20)).status == 413
+    response = site.request("POST", "/posted", body=b"x" * (11 << 20))
+
+    assert response.status == 413
+    assert b"<h1>Too large</h1>" in response.data
 
 
 def test_oversized_form(site):
@@ -573,11 +576,32 @@ def test_recycled_workers_under_load(served, tmp_path):
 
 
 def test_rate_limit(proxied):
-    statuses = [answer.status for answer in [proxied.get("/") for _ in range(200)]]
+    answers = [proxied.get("/") for _ in range(200)]
 
-    assert statuses[0] == 200
-    assert 429 in statuses
+    assert answers[0].status == 200
+    refused = [answer.data for answer in answers if answer.status == 429]
+    assert b"<h1>Too many requests</h1>" in refused[0]
     assert [proxied.probe("/livez").status for _ in range(200)] == [200] * 200
+
+
+def test_application_that_is_gone(served, tmp_path_factory):
+    """nginx says so in a page in the style of the site, which no cache keeps."""
+    folder = tmp_path_factory.mktemp("gone")
+    certify(folder)
+    site = Proxied(served, served.environment(), folder).wait()
+    try:
+        Site.stop(site)
+        response = site.get("/")
+        style = site.get("/static/css/site.css")
+    finally:
+        site.nginx.terminate()
+        site.nginx.wait(10)
+
+    assert response.status == 502
+    assert b"<h1>The site cannot be reached</h1>" in response.data
+    assert b'href="/static/css/site.css"' in response.data
+    assert "Cache-Control" not in response.headers
+    assert style.status == 200
 
 
 def test_memory_of_logins(served, tmp_path, record_property):

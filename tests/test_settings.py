@@ -92,3 +92,29 @@ def test_settings_module_in_the_environment_wins(project, tmp_path):
 
     assert "DEBUG = False" in project.manage("diffsettings", "--all", **environment).stdout
     assert "DEBUG = True" in project.manage("diffsettings", "--all").stdout
+
+
+def test_settings_module_among_the_options_wins(project, tmp_path):
+    (tmp_path / "elsewhere.py").write_text(f"from {project.path.name}.settings.local import *\nDEBUG = 'elsewhere'\n")
+
+    options = ("--settings=elsewhere", f"--pythonpath={tmp_path}")
+
+    assert "DEBUG = 'elsewhere'" in project.manage("diffsettings", *options).stdout
+
+
+def test_settings_module_that_does_not_exist(project):
+    ran = project.manage("check", "--settings=no.such.module", check=False)
+
+    assert ran.returncode == 1
+    assert "No module named 'no'" in ran.stdout
+
+
+def test_wrong_config_of_a_settings_module_among_the_options(project, tmp_path):
+    config = project.configure(tmp_path, COLOUR="red")["DJANGO_CONFIG"]
+
+    settings = f"--settings={project.path.name}.settings.deploy"
+    ran = project.manage("shell", settings, "--command=1", check=False, DJANGO_CONFIG=config)
+
+    assert ran.returncode == 1
+    assert "COLOUR" in ran.stdout
+    assert "Traceback" not in ran.stdout

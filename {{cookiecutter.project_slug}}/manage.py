@@ -3,6 +3,7 @@
 
 import os
 import sys
+from argparse import ArgumentParser
 
 
 def main():
@@ -21,8 +22,12 @@ def main():
 
     from django.conf import settings
     from django.core.exceptions import ImproperlyConfigured
-    from django.core.management import execute_from_command_line
+    from django.core.management import execute_from_command_line, handle_default_options
 
+    parser = ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--settings")
+    parser.add_argument("--pythonpath")
+    handle_default_options(parser.parse_known_args(sys.argv[2:])[0])
     try:
         settings.INSTALLED_APPS  # noqa: B018  imports the settings: what is wrong with them is said without a traceback
     except ImproperlyConfigured as error:

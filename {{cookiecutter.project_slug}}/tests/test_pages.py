@@ -5,9 +5,10 @@ from unittest import mock
 
 import pytest
 from django.conf import settings
+from django.contrib import messages
 from django.contrib.staticfiles.storage import staticfiles_storage
 from django.core.exceptions import PermissionDenied, SuspiciousOperation
-from django.http import Http404
+from django.http import Http404, HttpResponse
 from django.urls import path, reverse
 from pytest_django.asserts import assertTemplateUsed
 
@@ -18,7 +19,13 @@ def fail(request, error):
     raise error
 
 
+def add_message(request):
+    messages.info(request, "It is <saved>.")
+    return HttpResponse()
+
+
 urlpatterns = [
+    path("message/", add_message),
     path("400/", fail, {"error": SuspiciousOperation}),
     path("403/", fail, {"error": PermissionDenied}),
     path("404/", fail, {"error": Http404}),
@@ -40,6 +47,14 @@ def test_error(client, status):
 
     assert response.status_code == status
     assertTemplateUsed(response, f"{status}.html")
+
+
+def test_error_when_the_body_is_too_large(client, settings):
+    response = client.post("/", b"x" * (settings.MAX_BODY_SIZE + 1), content_type="text/plain")
+
+    assert response.status_code == 413
+    assert response["Content-Security-Policy"]
+    assertTemplateUsed(response, "413.html")
 
 
 @pytest.mark.urls(__name__)
@@ -72,3 +87,11 @@ def test_pages_link_collected_files(client):
     for name in names:
         assert re.search(r"\.[0-9a-f]{12}\.\w+$", name), f"{name} is not named after its content"
         assert staticfiles_storage.exists(name)
+
+
+@pytest.mark.urls(__name__)
+def test_pages_show_messages(client):
+    client.get("/message/")
+
+    assert "It is &lt;saved&gt;." in client.get("/404/").text
+    assert "It is" not in client.get("/404/").text

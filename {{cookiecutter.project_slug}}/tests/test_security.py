@@ -3,8 +3,12 @@ from django.core.management import call_command
 from django.test import Client
 from django.urls import reverse
 
+from {{ cookiecutter.project_slug }}.settings import deploy
 
-def test_check_deploy_is_silent():
+
+def test_check_deploy_is_silent(settings):
+    settings.MAILERS = deploy.MAILERS  # instead of the mailbox that Django puts in its place for tests
+
     call_command("check", deploy=True, fail_level="WARNING")
 
 

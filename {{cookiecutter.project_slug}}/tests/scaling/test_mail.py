@@ -30,3 +30,9 @@ def test_mail_without_a_server_is_an_error(settings):
 
     with pytest.raises(MailerDoesNotExist):
         send_mail("Subject", "Text", None, ["ada@example.com"])
+
+
+def test_mail_of_tests_is_in_the_mailbox(mailoutbox):
+    send_mail("Subject", "Text", None, ["ada@example.com"])
+
+    assert [message.subject for message in mailoutbox] == ["Subject"]

@@ -64,6 +64,7 @@ TEMPLATES = [
         "OPTIONS": {
             "context_processors": [
                 "django.template.context_processors.csp",
+                "django.template.context_processors.i18n",
                 "django.template.context_processors.request",
                 "django.contrib.auth.context_processors.auth",
                 "django.contrib.messages.context_processors.messages",
@@ -77,6 +78,8 @@ TEMPLATES = [
 # Security
 # https://docs.djangoproject.com/en/6.1/topics/security/
 
+# What pages may load, and where their forms may lead, redirects included: name the hosts that they sign in or pay with.
+# docs/operations.md says how to allow more, on all pages or on one.
 SECURE_CSP = {
     "default-src": [CSP.SELF],
     "script-src": [CSP.SELF, CSP.NONCE],

@@ -1,6 +1,7 @@
 import enum
 import functools
 import pickle
+import re
 import subprocess
 import sys
 import threading
@@ -18,12 +19,12 @@ from django.core.cache import cache
 from django.core.management import call_command
 from django.core.paginator import Paginator
 from django.db import connection, connections, models, transaction
-from django.http import HttpResponse
+from django.http import HttpResponse, QueryDict
 from django.template import Context, RequestContext, Template, TemplateSyntaxError
 from django.urls import path
 from django.utils.functional import SimpleLazyObject
 from django.utils.safestring import mark_safe
-from django.utils.translation import gettext_lazy
+from django.utils.translation import gettext_lazy, override
 
 from {{ cookiecutter.project_slug }}.scaling import cache as scaling_cache
 from {{ cookiecutter.project_slug }}.scaling.cache import cached, make_key
@@ -556,6 +557,35 @@ def test_fragment_vary_on():
     assert render(source, user="ada", language="de", content="2") == "2"
     assert render(source, user="bob", language="en", content="3") == "3"
     assert render(source, user="ADA", language="en", content="4") == "1"
+
+
+def test_fragment_in_languages(rf):
+    template = Template(
+        "{% load i18n scaling %}{% fragment LONG_TTL 'name' LANGUAGE_CODE %}{% translate 'January' %}{% endfragment %}"
+    )
+
+    def shown(language):
+        with override(language):
+            return template.render(RequestContext(rf.get("/")))
+
+    assert [shown(language) for language in ("en", "de", "en")] == ["January", "Januar", "January"]
+
+
+@pytest.mark.parametrize("variable", ["artcle", "artcle|default:1", "article.titel", "article.title.text"])
+def test_fragment_varies_on_no_misspelt_name(article, variable):
+    """All fragments would be the same."""
+    source = f"{{% fragment TTL 'name' {variable} %}}text{{% endfragment %}}"
+
+    with pytest.raises(TemplateSyntaxError, match=re.escape(variable.partition("|")[0])):
+        render(source, article=article)
+
+
+@pytest.mark.parametrize("variable", ["page.author.pk", "get.page", "get.page|default:1", "articles.0", "none"])
+def test_fragment_varies_on_missing_values(variable):
+    source = f"{{% fragment TTL 'name' {variable} %}}text{{% endfragment %}}"
+    values = {"page": {"author": None}, "get": QueryDict(), "articles": [], "none": None}
+
+    assert render(source, **values) == "text"
 
 
 def test_fragment_key_based_expiry(article):

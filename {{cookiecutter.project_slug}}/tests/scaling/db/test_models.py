@@ -1,3 +1,5 @@
+import pickle
+
 import pytest
 from asgiref.sync import async_to_sync
 from django.core.exceptions import FieldFetchBlocked
@@ -6,8 +8,9 @@ from django.http import HttpResponse
 from django.template import Context, Template
 from django.test.utils import CaptureQueriesContext
 from django.urls import path
+from django.views.generic import ListView
 
-from {{ cookiecutter.project_slug }}.scaling.db.models import TimestampedModel
+from {{ cookiecutter.project_slug }}.scaling.db.models import FETCH_AS_SETTINGS_SAY, TimestampedModel
 from tests.scaling.models import Person
 
 LIST = Template("{{ '{%' }} for page in pages %}{{ '{{' }} page.author.name }} {{ '{%' }} endfor %}")
@@ -30,7 +33,16 @@ def list_view(request):
     return HttpResponse(LIST.render(Context({"pages": Page.objects.order_by("pk")})))
 
 
-urlpatterns = [path("pages/", list_view)]
+class PageList(ListView):
+    """The same page; its query set is made when this module is imported."""
+
+    queryset = Page.objects.order_by("pk")
+
+    def render_to_response(self, context):
+        return HttpResponse(LIST.render(Context({"pages": context["object_list"]})))
+
+
+urlpatterns = [path("pages/", list_view), path("page-list/", PageList.as_view())]
 
 
 @pytest.fixture
@@ -170,21 +182,23 @@ def test_cache_key(page, settings):
     assert len({page.cache_key for page in Page.objects.all()}) == 2
 
 
-def test_fetch_peers(client, authors, settings):
+@pytest.mark.parametrize("url", ["/pages/", "/page-list/"])
+def test_fetch_peers(client, authors, settings, url):
     """What would be a query for each of 50 rows is one for all of them, on the servers."""
     settings.FETCH_MODE = "FETCH_PEERS"
 
     with CaptureQueriesContext(connection) as queries:
-        response = client.get("/pages/")
+        response = client.get(url)
 
     assert response.text.split() == [author.name for author in authors]
     assert len(queries) == 2
 
 
-def test_fetch_raise(client, authors):
+@pytest.mark.parametrize("url", ["/pages/", "/page-list/"])
+def test_fetch_raise(client, authors, url):
     """The same page fails in tests, and says which field it should have loaded."""
     with pytest.raises(FieldFetchBlocked, match=r"Page\.author"):
-        client.get("/pages/")
+        client.get(url)
 
 
 @pytest.mark.parametrize("get", [lambda: Page.objects.defer("title").first().title, lambda: Page.objects.get().author])
@@ -208,3 +222,8 @@ def test_fetch_raise_lets_loaded_relations_pass(authors):
     pages = Page.objects.select_related("author").order_by("pk")
 
     assert [page.author for page in pages] == authors
+
+
+def test_fetch_mode_is_pickled():
+    """Rows in the cache have it."""
+    assert pickle.loads(pickle.dumps(FETCH_AS_SETTINGS_SAY)) is FETCH_AS_SETTINGS_SAY

@@ -1,3 +1,4 @@
+import pytest
 from django.contrib import messages
 from django.http import HttpResponse
 from django.urls import path
@@ -27,5 +28,10 @@ def test_message_is_shown_once(client):
     assert client.get("/show/").text == ""
 
 
-def test_page_without_messages(client):
-    assert "messages" not in client.get("/page/").cookies
+@pytest.mark.parametrize("path", ["page", "show"])
+def test_page_without_messages(client, path):
+    """A page that would show messages does not ask the session for them."""
+    response = client.get(f"/{path}/", headers={"cookie": "sessionid=c3dd4acbf1e94a6c"})
+
+    assert not response.cookies
+    assert not response.has_header("Vary")

@@ -2,7 +2,25 @@
 
 from django.conf import settings
 from django.db import models
+from django.db.models.fetch_modes import FetchMode
 from django.utils import timezone
+
+
+class FetchAsSettingsSay(FetchMode):
+    """Fetch as FETCH_MODE says at that moment: views have query sets that were made before a test changes it."""
+
+    __slots__ = ()
+
+    track_peers = True
+
+    def fetch(self, fetcher, instance):
+        getattr(models, settings.FETCH_MODE).fetch(fetcher, instance)
+
+    def __reduce__(self):
+        return "FETCH_AS_SETTINGS_SAY"
+
+
+FETCH_AS_SETTINGS_SAY = FetchAsSettingsSay()
 
 
 class FetchModeManager(models.Manager):
@@ -13,7 +31,7 @@ class FetchModeManager(models.Manager):
     """
 
     def get_queryset(self):
-        return super().get_queryset().fetch_mode(getattr(models, settings.FETCH_MODE))
+        return super().get_queryset().fetch_mode(FETCH_AS_SETTINGS_SAY)
 
 
 class TimestampedQuerySet(models.QuerySet):

@@ -1,8 +1,8 @@
 """What Django's own security middleware leaves out, and its content security policy written out only once."""
 
 from django.conf import settings
-from django.http import HttpResponse
 from django.middleware.csp import ContentSecurityPolicyMiddleware, get_nonce
+from django.shortcuts import render
 from django.utils.csp import CSP, build_policy
 
 
@@ -17,10 +17,9 @@ def security(get_response):
     policy = "" if settings.SECURE_CSP_REPORT_ONLY else build_policy(settings.SECURE_CSP)
 
     def middleware(request):
-        if int(request.headers.get("content-length") or 0) > settings.MAX_BODY_SIZE:
-            return HttpResponse("Request body too large\n", status=413, content_type="text/plain")
         csp.process_request(request)
-        response = get_response(request)
+        too_large = int(request.headers.get("content-length") or 0) > settings.MAX_BODY_SIZE
+        response = render(request, "413.html", status=413) if too_large else get_response(request)
         response.headers.setdefault("Permissions-Policy", settings.PERMISSIONS_POLICY)
         of_the_view = hasattr(response, "_csp_config") or hasattr(response, "_csp_ro_config")
         if of_the_view or get_nonce(request) or not policy:

@@ -1,10 +1,28 @@
 from functools import partial
 
-from django.template import Library, Node, TemplateSyntaxError
+from django.template import Library, Node, TemplateSyntaxError, Variable, VariableDoesNotExist
 
 from ..cache import cached, flush_requested
 
 register = Library()
+
+
+class KnownVariable(Variable):
+    """A variable whose names all exist: a misspelt one would be the same for everybody, and so would the fragment."""
+
+    def resolve(self, context):
+        try:
+            return super().resolve(context)
+        except VariableDoesNotExist as error:
+            name, holder = error.params
+            if may_be_missing(name, holder):
+                raise
+            raise TemplateSyntaxError(f"fragment varies on {self.var}, and there is no {name}") from None
+
+
+def may_be_missing(name, holder):
+    """Tell whether it is a value that is missing: a key, an index, what would belong to a row that there is not."""
+    return holder is None or hasattr(holder, "keys") or name.isdigit()
 
 
 class FragmentNode(Node):
@@ -37,5 +55,8 @@ def fragment(parser, token):
     ttl, name, *vary_on = arguments
     nodelist = parser.parse(["endfragment"])
     parser.delete_first_token()
-    compiled = parser.compile_filter
-    return FragmentNode(nodelist, compiled(ttl), name.strip("\"'"), [compiled(variable) for variable in vary_on])
+    expressions = [parser.compile_filter(argument) for argument in vary_on]
+    for expression in expressions:
+        if expression.is_var:
+            expression.var = KnownVariable(expression.var.var)
+    return FragmentNode(nodelist, parser.compile_filter(ttl), name.strip("\"'"), expressions)
