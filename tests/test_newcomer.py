@@ -365,6 +365,20 @@ def test_lint(project, change):
     assert (ran.returncode == 0) == (change == "nothing"), ran.stdout
 
 
+def test_lint_says_what_it_repaired(project):
+    """It fails, for who checks what is committed, and passes when it is run again."""
+    project.run("git", "init", "-q")
+    (project.package / "two words.txt").write_text("word \n")
+    project.run("git", "add", ".")
+    readme = project.path / "README.md"
+    readme.write_text(readme.read_text() + "Mine.\n")
+
+    ran = project.run("make", "lint", check=False)
+    assert ran.returncode != 0
+    assert "Repaired; a second make lint says what is left:\n  my_project/two words.txt\nmake: ***" in ran.stdout
+    project.run("make", "lint")
+
+
 def test_lint_without_git(project):
     ran = project.run("make", "lint", check=False)
 
