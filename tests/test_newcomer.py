@@ -209,6 +209,24 @@ def is_whole(path):
 
 
 @pytest.mark.parametrize("bare", ["template", "project"], indirect=True)
+@pytest.mark.parametrize("left", ["no environment", "half a package"])
+def test_remains_of_an_installation(bare, left):
+    """What an older Makefile left when it was killed is not taken for an environment."""
+    if left == "no environment":
+        (bare / ".venv/bin").mkdir(parents=True)
+        (bare / ".venv/bin/python").symlink_to(sys.executable)
+    else:
+        install(bare)
+        (bare / ".venv/requirements").unlink()
+        shutil.rmtree(next(bare.glob(".venv/lib/python*/site-packages/pre_commit")))
+
+    ran = install(bare)
+
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert is_whole(bare)
+
+
+@pytest.mark.parametrize("bare", ["template", "project"], indirect=True)
 @pytest.mark.parametrize("moment", ["bin", "lib/python*/site-packages/pre_commit"])
 def test_interrupted_installation(bare, moment):
     """Whatever was there when the first command was killed, the next one begins anew."""
