@@ -55,7 +55,6 @@ my_project/scaling/http/proxies.py
 my_project/scaling/http/security.py
 my_project/scaling/local/__init__.py
 my_project/scaling/local/postgres.py
-my_project/scaling/local/wsgi.py
 my_project/scaling/logs/__init__.py
 my_project/scaling/logs/lines.py
 my_project/scaling/logs/request_log.py

@@ -5,11 +5,24 @@ The keys in .local/config.json, which is yours, go before what is filled in here
 
 import json
 import os
+{% if cookiecutter.media_storage == "filesystem" %}
+import re
+{% endif %}
 import signal
 import subprocess
 import sys
 import tempfile
+{% if cookiecutter.media_storage == "filesystem" %}
+from importlib import import_module
+{% endif %}
 from pathlib import Path
+{% if cookiecutter.media_storage == "filesystem" %}
+
+from django.conf import settings
+from django.core.wsgi import get_wsgi_application
+from django.urls import re_path
+from django.views.static import serve
+{% endif %}
 
 from {{ cookiecutter.project_slug }}.config import Config
 from {{ cookiecutter.project_slug }}.scaling.config.file import report
@@ -44,6 +57,17 @@ def run(*command):
         sys.exit(status)
 
 
+{% if cookiecutter.media_storage == "filesystem" %}
+def with_media():
+    """Return the application with the uploaded files under MEDIA_URL, which nginx serves on servers."""
+    application = get_wsgi_application()
+    path = rf"^{re.escape(settings.MEDIA_URL.lstrip('/'))}(?P<path>.+)$"
+    site = import_module(settings.ROOT_URLCONF)
+    site.urlpatterns.insert(0, re_path(path, serve, {"document_root": settings.MEDIA_ROOT}))
+    return application
+
+
+{% endif %}
 def main(address):
     """Serve until Ctrl-C."""
     check_address(address)
@@ -81,8 +105,7 @@ def main(address):
             worker.start_celery()
 {% endif %}
 {% if cookiecutter.media_storage == "filesystem" %}
-        application = "{{ cookiecutter.project_slug }}.scaling.local.wsgi"
-        run("-m", "gunicorn", "--config=deploy/gunicorn.conf.py", f"--bind={address}", application)
+        run("-m", "gunicorn", "--config=deploy/gunicorn.conf.py", f"--bind={address}", "deploy.serve:with_media()")
 {% else %}
         run("-m", "gunicorn", "--config=deploy/gunicorn.conf.py", f"--bind={address}")
 {% endif %}
