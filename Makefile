@@ -7,6 +7,14 @@ UV := $(or $(shell uv --version >/dev/null 2>&1 && command -v uv),$(CURDIR)/.uv/
 PYTHON := .venv/bin/python
 PYTHON_VERSIONS := >=3.12,<3.15
 
+# Nothing is compiled that has no wheel, which takes compilers and runs code of the package; empty, this allows it.
+BUILD := --no-build
+
+NO_VENV = uv could not make .venv, for the reason above. It needs Python $(PYTHON_VERSIONS), found on this machine or \
+	downloaded, and a cache to write to: UV_CACHE_DIR names another one.
+NO_SYNC = uv could not install everything, for the reason above. A package that has no wheel for this machine is compiled \
+	only if the line BUILD in the Makefile is empty.
+
 # The Makefile of the rendered project and the tests use the same uv. Never add what is on PATH already: pyenv's shims
 # find themselves, and call themselves for ever, when their folder is there a second time and spelled otherwise.
 export PATH := $(PATH):$(CURDIR)/.uv/bin
@@ -36,14 +44,18 @@ bump: .venv/requirements  ## Take the newest version of everything and run all t
 	@UV=$(UV) $(PYTHON) scripts/lock.py --upgrade
 	@$(MAKE) --no-print-directory test
 
+# Made in a folder of its own and moved once it is whole: what was interrupted is never used. It may be moved on, too.
 .venv/requirements: requirements.txt | $(UV)
-	@test -x $(PYTHON) || PATH="$$PATH:$$(echo $${PYENV_ROOT:-$$HOME/.pyenv}/versions/3.1[234]*/bin | tr ' ' ':')" \
-		$(UV) venv --quiet --python '$(PYTHON_VERSIONS)' .venv \
-		|| { echo "Python $(PYTHON_VERSIONS) is needed, and uv neither found one nor could download one."; exit 1; }
 	@echo "Installing what $< names into .venv"
-	@$(UV) pip sync --quiet --python $(PYTHON) --require-hashes --no-build requirements.txt
-	@touch $@
+	@new=.uv/venv-$$$$; trap 'rm -rf $$new' EXIT; trap 'exit 1' INT TERM; \
+	PATH="$$PATH:$$(echo $${PYENV_ROOT:-$$HOME/.pyenv}/versions/3.1[234]*/bin | tr ' ' ':')" \
+		$(UV) venv --quiet --relocatable --python '$(PYTHON_VERSIONS)' $$new || { echo "$(NO_VENV)"; exit 1; }; \
+	$(UV) pip sync --quiet --python $$new --require-hashes $(BUILD) $< || { echo "$(NO_SYNC)"; exit 1; }; \
+	touch $$new/requirements; \
+	test $@ -nt $< || { rm -rf .venv; $$new/bin/python -c "import os; os.rename('$$new', '.venv')"; } 2>/dev/null || test $@ -nt $<
 
 $(CURDIR)/.uv/bin/uv:
-	@python3 -m venv .uv && .uv/bin/python -m pip install --quiet --disable-pip-version-check uv \
-		|| { echo "python3 could not install uv; see https://docs.astral.sh/uv/ for other ways to get it."; exit 1; }
+	@new=.uv/new-$$$$; trap 'rm -rf $$new' EXIT; trap 'exit 1' INT TERM; \
+	python3 -m venv $$new && $$new/bin/python -m pip install --quiet --disable-pip-version-check uv \
+		|| { echo "python3 could not install uv; see https://docs.astral.sh/uv/ for other ways to get it."; exit 1; }; \
+	mkdir -p $(@D); mv $$new/bin/uv $@

@@ -516,15 +516,21 @@ def test_broker_loses_everything(stack):
     wait_until(lambda: stack.execute("SELECT count(*) FROM scaling_tasks_outboxmessage") == [(0,)])
 
 
-@pytest.mark.parametrize("broker", ["own", "address", "none"])
-def test_make_dev(with_celery, whole_stack, tmp_path, broker):
-    """A worker and beat run on whichever broker there is, and Ctrl-C ends all; without one, tasks run at once."""
-    project = with_celery.copy(tmp_path)
+def with_a_task(project, folder):
+    """Return a copy of a project in which /task asks for a task."""
+    project = project.copy(folder)
     with (project.package / "urls.py").open("a") as urls:
         urls.write(
             "\nfrom django.http import HttpResponse\nfrom .scaling.tasks import clear_sessions\n"
             'urlpatterns.append(path("task", lambda request: HttpResponse(clear_sessions.delay_on_commit())))\n'
         )
+    return project
+
+
+@pytest.mark.parametrize("broker", ["own", "address", "none"])
+def test_make_dev(with_celery, whole_stack, tmp_path, broker):
+    """A worker and beat run on whichever broker there is, and Ctrl-C ends all; without one, tasks run at once."""
+    project = with_a_task(with_celery, tmp_path)
     address = f"127.0.0.1:{free_port()}"
     environment = clean_environment()
     if broker == "address":
@@ -552,6 +558,71 @@ def test_make_dev(with_celery, whole_stack, tmp_path, broker):
     wait_until_gone(tmp_path)
     wait_until(lambda: not [p for p in psutil.process_iter(["cwd"]) if str(tmp_path) in (p.info["cwd"] or "")])
     assert "Traceback" not in log.read_text()
+
+
+@pytest.fixture
+def made(tmp_path):
+    """Return a function that serves a project with `make dev` or `make serve`; all ends with the test."""
+    servers = []
+
+    def make(project, target, address):
+        log = tmp_path / f"{target}.log"
+        servers.append(
+            Server(["make", target, f"ADDRESS={address}"], address, log, cwd=project.path, env=clean_environment())
+        )
+        return servers[-1].wait_until_up(120)
+
+    yield make
+    for server in servers:
+        server.stop()
+        assert "Traceback" not in server.log.read_text()
+    wait_until_gone(tmp_path)
+
+
+def test_second_command_leaves_the_first_its_broker(with_celery, tmp_path, made):
+    """At the same address it says that it is in use; at another one, as `make serve`, it has a broker of its own."""
+    project = with_a_task(with_celery, tmp_path)
+    dev = made(project, "dev", f"127.0.0.1:{free_port()}")
+    second = project.run("make", "dev", f"ADDRESS={urlsplit(dev.url).netloc}", check=False)
+    serve = made(project, "serve", f"127.0.0.1:{free_port()}")
+
+    assert second.returncode != 0
+    assert f"{urlsplit(dev.url).netloc} cannot be served" in second.stdout
+    for expected in ("beat: Starting", "ready."):
+        wait_until(lambda said=expected: said in serve.log.read_text(), 60)
+    serve.stop()
+    assert dev.get("/task").status_code == 200
+    wait_until(lambda: "clear_sessions success" in dev.log.read_text(), 60)
+
+
+def test_make_serve_has_a_worker(with_celery, tmp_path, made):
+    project = with_a_task(with_celery, tmp_path)
+    serve = made(project, "serve", f"127.0.0.1:{free_port()}")
+
+    assert serve.get("/task").status_code == 200
+    wait_until(lambda: '"outcome":"success"' in serve.log.read_text(), 60)
+
+
+def test_make_dev_starts_beat_again(with_celery, tmp_path, made):
+    """When the code changes, also that of an app which is not in the package, and when it is lost."""
+    project = with_celery.copy(tmp_path)
+    dev = made(project, "dev", f"127.0.0.1:{free_port()}")
+
+    def wait_for_starts(count):
+        wait_until(lambda: dev.log.read_text().count("beat: Starting") >= count, 60)
+        time.sleep(2)
+        assert dev.log.read_text().count("beat: Starting") == count
+
+    wait_for_starts(1)
+    project.manage("startapp", "shop")
+    with (project.package / "settings" / "base.py").open("a") as settings:
+        settings.write('INSTALLED_APPS += ["shop"]\n')
+    wait_for_starts(2)
+    (project.path / "shop" / "tasks.py").write_text("")
+    wait_for_starts(3)
+    (parent,) = (p for p in processes_in(project.path) if p.cmdline()[1] == "-P" and p.cmdline()[-1] == "beat")
+    parent.children()[0].kill()
+    wait_for_starts(4)
 
 
 def path_without(folder, *programs):

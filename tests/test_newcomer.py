@@ -1,6 +1,8 @@
 """What the READMEs promise to somebody with nothing but make and Python 3."""
 
 import contextlib
+import hashlib
+import io
 import os
 import re
 import shutil
@@ -8,11 +10,12 @@ import signal
 import socket
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import pytest
 import requests
-from conftest import ROOT, Server, free_port, wait_until_gone
+from conftest import ROOT, Project, Server, clean_environment, free_port, wait_until_gone
 
 
 @pytest.fixture
@@ -164,7 +167,7 @@ def test_no_interpreter(clone, project, bare_environment, tmp_path, folder):
     tools = tmp_path / "tools"
     tools.mkdir()
     (tools / "uv").symlink_to(real_uv())
-    for tool in ("cp", "dirname", "echo", "expand", "ls", "make", "sed", "sh", "test", "touch", "tr"):
+    for tool in ("cp", "dirname", "echo", "expand", "ls", "make", "rm", "sed", "sh", "test", "touch", "tr"):
         if found := shutil.which(tool):
             (tools / tool).symlink_to(found)
 
@@ -178,8 +181,155 @@ def test_no_interpreter(clone, project, bare_environment, tmp_path, folder):
     )
 
     assert ran.returncode != 0
-    assert re.search(r"Python >=3\.12,<3\.15 is needed, and uv neither found one nor could download one", ran.stdout)
+    assert "It needs Python >=3.12,<3.15, found on this machine or downloaded" in ran.stdout
     assert "Traceback" not in ran.stdout + ran.stderr
+
+
+@pytest.fixture
+def bare(request, clone, project):
+    """This repository or a rendered project, as the parameter says, without its environment."""
+    path = clone if request.param == "template" else project.path
+    (path / ".venv").unlink(missing_ok=True)
+    return path
+
+
+def install(path, *arguments, **environment):
+    """Run `make .venv/requirements`; return the CompletedProcess."""
+    command = ["make", ".venv/requirements", *arguments]
+    return subprocess.run(
+        command, cwd=path, env=clean_environment(**environment), capture_output=True, text=True, check=False
+    )
+
+
+def is_whole(path):
+    """Tell whether the environment in a folder has everything that is listed, and nothing else is left in it."""
+    command = [path / ".venv/bin/python", "-m", "pre_commit", "--version"]
+    names = {part.name for folder in (".", ".venv", ".local", ".uv") for part in (path / folder).glob("*venv-*")}
+    return subprocess.run(command, check=False).returncode == 0 and not names
+
+
+@pytest.mark.parametrize("bare", ["template", "project"], indirect=True)
+@pytest.mark.parametrize("left", ["no environment", "half a package"])
+def test_remains_of_an_installation(bare, left):
+    """What an older Makefile left when it was killed is not taken for an environment."""
+    if left == "no environment":
+        (bare / ".venv/bin").mkdir(parents=True)
+        (bare / ".venv/bin/python").symlink_to(sys.executable)
+    else:
+        install(bare)
+        (bare / ".venv/requirements").unlink()
+        shutil.rmtree(next(bare.glob(".venv/lib/python*/site-packages/pre_commit")))
+
+    ran = install(bare)
+
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert is_whole(bare)
+
+
+@pytest.mark.parametrize("bare", ["template", "project"], indirect=True)
+@pytest.mark.parametrize("moment", ["bin", "lib/python*/site-packages/pre_commit"])
+def test_interrupted_installation(bare, moment):
+    """Whatever was there when the first command was killed, the next one begins anew."""
+    command = ["make", ".venv/requirements"]
+    with subprocess.Popen(command, cwd=bare, env=clean_environment(), start_new_session=True) as make:
+        while not [*bare.glob(f".venv/{moment}"), *bare.glob(f".*/venv-*/{moment}")]:
+            assert make.poll() is None
+        os.killpg(make.pid, signal.SIGTERM)
+    assert make.returncode != 0
+    assert not (bare / ".venv/requirements").exists()
+
+    ran = install(bare)
+
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert is_whole(bare)
+
+
+@pytest.mark.parametrize("bare", ["template", "project"], indirect=True)
+def test_two_installations_at_once(bare, bare_environment):
+    command = ["make", ".venv/requirements"]
+    with (
+        subprocess.Popen(command, cwd=bare, env=bare_environment) as first,
+        subprocess.Popen(command, cwd=bare, env=bare_environment) as second,
+    ):
+        pass
+
+    assert (first.returncode, second.returncode) == (0, 0)
+    assert is_whole(bare)
+
+
+@pytest.mark.parametrize("bare", ["template", "project"], indirect=True)
+def test_cache_that_cannot_be_written(bare, tmp_path):
+    """uv says what is wrong, and nobody says that Python is missing."""
+    (tmp_path / "file").touch()
+
+    ran = install(bare, UV_CACHE_DIR=str(tmp_path / "file" / "cache"))
+
+    assert ran.returncode != 0
+    assert f"Failed to initialize cache at `{tmp_path}/file/cache`" in ran.stderr
+    assert "UV_CACHE_DIR names another one" in ran.stdout
+    assert "is needed" not in ran.stdout
+
+
+# A package that nobody has built yet, and which needs nothing to be built.
+SOURCE = {
+    "pyproject.toml": """
+[build-system]
+requires = []
+build-backend = "backend"
+backend-path = ["."]
+""",
+    "PKG-INFO": "Metadata-Version: 2.1\nName: unbuilt\nVersion: 1.0\n",
+    "backend.py": """
+import zipfile
+
+def build_wheel(folder, config_settings=None, metadata_directory=None):
+    name = "unbuilt-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(f"{folder}/{name}", "w") as wheel:
+        wheel.writestr("unbuilt.py", "")
+        info = "unbuilt-1.0.dist-info"
+        wheel.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\\nName: unbuilt\\nVersion: 1.0\\n")
+        wheel.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n")
+        wheel.writestr(f"{info}/RECORD", "")
+    return name
+""",
+}
+
+
+@pytest.mark.parametrize("bare", ["project"], indirect=True)
+def test_package_without_a_wheel(bare, tmp_path):
+    """It is not compiled unasked, and how to ask is said."""
+    archive = tmp_path / "unbuilt-1.0.tar.gz"
+    with tarfile.open(archive, "w:gz") as tar:
+        for name, text in SOURCE.items():
+            member = tarfile.TarInfo(f"unbuilt-1.0/{name}")
+            member.size = len(text.encode())
+            tar.addfile(member, io.BytesIO(text.encode()))
+    digest = hashlib.sha256(archive.read_bytes()).hexdigest()
+    (bare / "requirements-dev.txt").write_text(f"unbuilt==1.0 --hash=sha256:{digest}\n")
+    source = {"UV_NO_INDEX": "1", "UV_FIND_LINKS": str(tmp_path)}
+
+    refused = install(bare, **source)
+    assert refused.returncode != 0
+    assert "unbuilt" in refused.stderr
+    assert "only if the line BUILD in the Makefile is empty" in refused.stdout
+    assert not (bare / ".venv").exists()
+
+    built = install(bare, "BUILD=", **source)
+    assert built.returncode == 0, built.stdout + built.stderr
+
+
+def test_project_that_was_moved(default_project, tmp_path):
+    """Its commands are found where they are now."""
+    project = default_project.copy(tmp_path / "before")
+    (project.path / ".venv").unlink()
+    assert install(project.path).returncode == 0
+    (tmp_path / "before").rename(tmp_path / "after")
+    moved = Project(tmp_path / "after" / project.path.name)
+    moved.run("git", "init", "-q")
+    moved.run("git", "add", ".")
+
+    moved.run("make", "lint")
+    moved.run(moved.python.with_name("gunicorn"), "--version")
 
 
 def test_commands_of_the_project(project, serve):
@@ -231,6 +381,20 @@ def test_lint(project, change):
     ran = project.run("make", "lint", check=False, UV_OFFLINE="1", HTTPS_PROXY="http://127.0.0.1:9")
 
     assert (ran.returncode == 0) == (change == "nothing"), ran.stdout
+
+
+def test_lint_says_what_it_repaired(project):
+    """It fails, for who checks what is committed, and passes when it is run again."""
+    project.run("git", "init", "-q")
+    (project.package / "two words.txt").write_text("word \n")
+    project.run("git", "add", ".")
+    readme = project.path / "README.md"
+    readme.write_text(readme.read_text() + "Mine.\n")
+
+    ran = project.run("make", "lint", check=False)
+    assert ran.returncode != 0
+    assert "Repaired; a second make lint says what is left:\n  my_project/two words.txt\nmake: ***" in ran.stdout
+    project.run("make", "lint")
 
 
 def test_lint_without_git(project):

@@ -636,24 +636,94 @@ def test_memory_of_logins(served, tmp_path, record_property):
     assert more < 8 * 25
 
 
-def test_make_serve(project, tmp_path):
-    address = f"127.0.0.1:{free_port()}"
-    server = Server(
-        ["make", "serve", f"ADDRESS={address}"],
-        address,
-        tmp_path / "make-serve.log",
-        cwd=project.path,
-        env=clean_environment(),
-    )
-    try:
-        page = server.wait_until_up().get("/admin/login/")
-        style = re.search(r"/static/admin/css/base\.[0-9a-f]{12}\.css", page.text)
-        assert page.status_code == 200
-        assert "Secure" not in page.headers["Set-Cookie"]
-        assert server.get(style[0]).headers["Cache-Control"] == "max-age=315360000, public, immutable"
-    finally:
+SERVED = """
+from django.conf import settings
+from django.core.cache import cache
+from django.http import HttpResponse
+
+urlpatterns += [
+    path("cached", lambda request: HttpResponse(cache.get_or_set("page", "cached"))),
+    path("mailers", lambda request: HttpResponse(str(settings.MAILERS))),
+]
+"""
+
+
+@pytest.fixture
+def make_serve(project, tmp_path):
+    """Return a function that serves a project with `make serve`."""
+    servers = []
+
+    def make_serve():
+        address = f"127.0.0.1:{free_port()}"
+        command = ["make", "serve", f"ADDRESS={address}"]
+        log = tmp_path / f"make-serve-{len(servers)}.log"
+        servers.append(Server(command, address, log, cwd=project.path, env=clean_environment()))
+        return servers[-1].wait_until_up()
+
+    yield make_serve
+    for server in servers:
         server.stop()
-    assert "Traceback" not in server.log.read_text()
+        assert "Traceback" not in server.log.read_text()
+
+
+def test_make_serve(project, make_serve):
+    with (project.package / "urls.py").open("a") as urls:
+        urls.write(SERVED)
+    media = project.path / ".local" / "media"
+    media.mkdir(parents=True)
+    (media / "a.png").write_bytes(b"picture")
+    server = make_serve()
+
+    page = server.get("/admin/login/")
+    style = re.search(r"/static/admin/css/base\.[0-9a-f]{12}\.css", page.text)
+    assert page.status_code == 200
+    assert "Secure" not in page.headers["Set-Cookie"]
+    assert server.get(style[0]).headers["Cache-Control"] == "max-age=315360000, public, immutable"
+    assert server.get("/cached").text == "cached"
+    uploaded = server.get("/media/a.png")
+    assert (uploaded.content, uploaded.headers["Content-Type"]) == (b"picture", "image/png")
+    assert server.get("/media/../../manage.py").status_code == 404
+
+
+def test_config_of_make_serve_is_kept(project, make_serve):
+    """It has what differs from the example, as the first start wrote it or as somebody changed it."""
+    with (project.package / "urls.py").open("a") as urls:
+        urls.write(SERVED)
+    config = project.path / ".local" / "config.json"
+    first = make_serve()
+    assert ".local/config.json" in first.log.read_text()
+    assert first.get("/mailers").text == "{}"
+    first.stop()
+    changed = json.loads(config.read_text()) | {"EMAIL_URL": "smtp://127.0.0.1:1025"}
+    config.write_text(json.dumps(changed))
+
+    assert "1025" in make_serve().get("/mailers").text
+    assert json.loads(config.read_text()) == changed
+    assert config.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"), [("{", "is not JSON"), ('{"THREADS": 0, "EMAIL_URL": "localhost"}', "THREADS: found 0")]
+)
+def test_wrong_config_of_make_serve(project, text, problem):
+    (project.path / ".local").mkdir()
+    (project.path / ".local" / "config.json").write_text(text)
+
+    ran = project.run("make", "serve", f"ADDRESS=127.0.0.1:{free_port()}", check=False)
+
+    assert ran.returncode != 0
+    assert ".local/config.json" in ran.stdout
+    assert problem in ran.stdout
+    assert "Traceback" not in ran.stdout
+
+
+def test_make_serve_on_an_address_in_use(project):
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        address = f"127.0.0.1:{other.getsockname()[1]}"
+        ran = project.run("make", "serve", f"ADDRESS={address}", check=False)
+
+    assert ran.returncode != 0
+    assert f"{address} cannot be served" in ran.stdout
 
 
 def test_log_is_json(direct):

@@ -110,7 +110,7 @@ class Config(ConfigFile, kw_only=True):
 {% if cookiecutter.use_celery %}
     CELERY_BROKER_URL: Annotated[
         types.BrokerURL,
-        Meta(description="The broker of background tasks: redis, rediss (TLS), amqp or amqps (TLS)."),
+        Meta(description="The broker of background tasks: redis, rediss (TLS), redis+socket, amqp or amqps (TLS)."),
     ]
 
 {% endif %}

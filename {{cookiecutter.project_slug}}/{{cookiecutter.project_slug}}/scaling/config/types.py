@@ -97,7 +97,8 @@ RedisURL = Annotated[
 BrokerURL = Annotated[
     str,
     Meta(
-        pattern=rf"^(rediss?|amqps?)://{USER}{SERVER}{PORT}?(/[^?#\s]*)?(\?[^#\s]*)?$",
+        pattern=rf"^((rediss?|amqps?)://{USER}{SERVER}{PORT}?(/[^?#\s]*)?(\?[^#\s]*)?"
+        rf"|redis\+socket://{USER}/[^?#\s]+(\?[^#\s]*)?)$",
         title="a URL such as redis://:password@host:6379/1",
         examples=["redis://localhost:6379/1"],
         extra_json_schema=SECRET_URL,

@@ -1,4 +1,17 @@
 """For development machines only: a PostgreSQL of the project's own{% if cookiecutter.use_celery %}, and `make dev` with its Celery worker{% endif %}.
 
-settings/local.py and the tests call postgres.start(); nothing that is deployed imports this.
+settings/local.py, the tests and deploy/serve.py use it; nothing that is deployed does.
 """
+
+import socket
+import sys
+
+
+def check_address(address):
+    """Raise SystemExit if another program serves an address such as 127.0.0.1:8000."""
+    host, _, port = address.rpartition(":")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        socket.create_server((host.strip("[]"), int(port)), family=family).close()
+    except OSError as error:
+        sys.exit(f"{address} cannot be served: {error.strerror}. Choose another one: ADDRESS=127.0.0.1:8001")
