@@ -18,7 +18,8 @@ def security(get_response):
 
     def middleware(request):
         csp.process_request(request)
-        too_large = int(request.headers.get("content-length") or 0) > settings.MAX_BODY_SIZE
+        received = request.META  # request.headers would parse all of them for the one
+        too_large = int(received.get("CONTENT_LENGTH") or 0) > settings.MAX_BODY_SIZE
         response = render(request, "413.html", status=413) if too_large else get_response(request)
         response.headers.setdefault("Permissions-Policy", settings.PERMISSIONS_POLICY)
         of_the_view = hasattr(response, "_csp_config") or hasattr(response, "_csp_ro_config")
