@@ -22,7 +22,7 @@ ON = {name: values[-1] for name, values in CHOICES.items()}
 # What only a project with the option speaks of; others may, for reasons of their own, when more options are on.
 WORDS = {
     "use_redis": "redis",
-    "use_celery": r"celery|broker|task_|outbox|scaling\.tasks|local\.dev",
+    "use_celery": r"celery|broker|task_|(?<!mail)outbox|scaling\.tasks|local\.dev",
     "use_cdn": "cdn|purge",
     "use_replica": "replica",
     "media_storage": r"\bs3\b|boto|bucket",
