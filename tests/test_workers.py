@@ -49,7 +49,7 @@ def take_back_what_is_mended(**kwargs):
     if os.environ.get("AS_UPSTREAM") == "heartbeats":
         signals.worker_init.disconnect(kombu_fixes.send_no_heartbeats)
     if os.environ.get("AS_UPSTREAM") == "sigterm":
-        main_process.Background.on_sigterm = lambda *args: signal.raise_signal(signal.SIGQUIT)
+        main_process.Housekeeping.on_sigterm = lambda *args: signal.raise_signal(signal.SIGQUIT)
 
 
 @signals.celeryd_init.connect
