@@ -420,6 +420,11 @@ def test_streams_do_not_wait_for_a_hung_server(small_site, relay, record_propert
     wait_until(lambda: small_site.get("/rows/")[0] == 200, RECOVERY)
 
 
+def descriptors(process):
+    time.sleep(0.01)
+    return {int(file.name) for file in Path(f"/proc/{process.pid}/fd").iterdir()}
+
+
 def test_deadline_survives_a_worker_without_descriptors(small_site, postgres, relay):
     """A connection needs two, of which one is left: psycopg raises an OSError then."""
     (worker,) = psutil.Process(small_site.process.pid).children()
@@ -427,7 +432,7 @@ def test_deadline_survives_a_worker_without_descriptors(small_site, postgres, re
         page = clients.submit(small_site.get, "/sleep/")
         wait_until(lambda: postgres.execute(SLEEPING))
         limits = worker.rlimit(psutil.RLIMIT_NOFILE)
-        used = {int(file.name) for file in Path(f"/proc/{worker.pid}/fd").iterdir()}
+        used = set.intersection(*(descriptors(worker) for _ in range(50)))  # for longer than a moment
         _, limit = itertools.islice((number for number in itertools.count() if number not in used), 2)
         worker.rlimit(psutil.RLIMIT_NOFILE, (limit, limits[1]))
         try:
