@@ -703,7 +703,13 @@ def test_config_of_make_serve_is_kept(project, make_serve):
 
 
 @pytest.mark.parametrize(
-    ("text", "problem"), [("{", "is not JSON"), ('{"THREADS": 0, "EMAIL_URL": "localhost"}', "THREADS: found 0")]
+    ("text", "problem"),
+    [
+        ("{", "is not JSON"),
+        ("[]", "found a list of 0, expected an object"),
+        ('{"THREADS": 1, "THREADS": 2}', "THREADS: found more than once"),
+        ('{"THREADS": 0, "EMAIL_URL": "localhost"}', "THREADS: found 0"),
+    ],
 )
 def test_wrong_config_of_make_serve(project, text, problem):
     (project.path / ".local").mkdir()

@@ -25,7 +25,7 @@ from django.views.static import serve
 {% endif %}
 
 from {{ cookiecutter.project_slug }}.config import Config
-from {{ cookiecutter.project_slug }}.scaling.config.file import report
+from {{ cookiecutter.project_slug }}.scaling.config.file import RefusedError, parsed, report
 {% if cookiecutter.use_celery %}
 from {{ cookiecutter.project_slug }}.scaling.local import check_address, postgres, worker
 {% else %}
@@ -46,9 +46,12 @@ def read_yours():
         YOURS.touch(mode=0o600)
         YOURS.write_text(json.dumps(first, indent=2) + "\n")
     try:
-        return json.loads(YOURS.read_text())
-    except json.JSONDecodeError as error:
-        sys.exit(f"{YOURS} is not JSON: {error}")
+        values, problems = parsed(YOURS)
+    except RefusedError as error:
+        sys.exit(report(f"{YOURS} is not JSON of keys and values:", error.args))
+    if problems:
+        sys.exit(report(f"{YOURS} cannot be used:", problems))
+    return values
 
 
 def run(*command):
