@@ -5,6 +5,7 @@ import getpass
 import json
 import os
 import re
+import select
 import signal
 import subprocess
 import threading
@@ -270,6 +271,20 @@ class Browser:
         while "Page.loadEventFired" not in dict(self.events):
             self.receive()
         self.evaluate("document.fonts.ready.then(() => true)")
+
+    def wait_for(self, happened, seconds=20):
+        """Read what the page reports until `happened()`; ask nothing, as a page that is being replaced has no answer."""
+        deadline = time.monotonic() + seconds
+        while not happened():
+            if b"\0" not in self.buffer:
+                ready, _, _ = select.select([self.read], [], [], max(0, deadline - time.monotonic()))
+                assert ready, f"it did not happen in {seconds} s; the page reported {self.events}"
+            self.receive()
+
+    def address(self):
+        """Return where the page has gone to since its events were last cleared, or None."""
+        frames = [params["frame"] for method, params in self.events if method == "Page.frameNavigated"]
+        return next((frame["url"] for frame in reversed(frames) if "parentId" not in frame), None)
 
     def console(self):
         """Return what the console said, but for the font that is none."""
