@@ -15,6 +15,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import psutil
 import psycopg
 from conftest import TEMPORARY, clean_environment, free_port
 
@@ -234,6 +235,11 @@ class Relay:
         self.sockets.clear()
 
 
+def workers(site):
+    """Return the processes that serve a site's requests: deploy/web.py starts gunicorn, and that its workers."""
+    return [worker for gunicorn in psutil.Process(site.process.pid).children() for worker in gunicorn.children()]
+
+
 class Site:
     """gunicorn with a project's deploy settings, and URLs of the test's own instead of the project's."""
 
@@ -258,10 +264,7 @@ class Site:
     def start(self, path, *options):
         """Start, with more options of gunicorn, and wait until a path is answered with 200."""
         self.process = subprocess.Popen(
-            [
-                *(self.project.python.with_name("gunicorn"), "--config", "deploy/gunicorn.conf.py"),
-                *("--bind", f"127.0.0.1:{self.port}", *options),
-            ],
+            [self.project.python, "deploy/web.py", "--bind", f"127.0.0.1:{self.port}", *options],
             cwd=self.project.path,
             env=clean_environment(**self.environment),
             stdout=self.log.open("w"),

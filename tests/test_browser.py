@@ -85,7 +85,7 @@ def site(default_project, database_url, tmp_path_factory):
     default_project.manage("createsuperuser", *account, **environment, DJANGO_SUPERUSER_PASSWORD="secret")
     address = f"127.0.0.1:{free_port()}"
     server = Server(
-        [default_project.python, "-m", "gunicorn", "--config=deploy/gunicorn.conf.py", f"--bind={address}"],
+        [default_project.python, "deploy/web.py", f"--bind={address}"],
         address,
         folder / "gunicorn.log",
         cwd=default_project.path,

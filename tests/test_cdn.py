@@ -12,7 +12,6 @@ import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-import psutil
 import pytest
 import requests
 import servers
@@ -550,7 +549,7 @@ def test_release_while_a_browser_holds_a_page(served, start, browser):
     former = browser.evaluate("document.body.dataset.later")
     (served.package / "static/assets/greeting.js").write_text('export const greeting = "release 2";\n')
     served.manage("collectstatic", "--no-input", **served.environment())
-    workers = psutil.Process(site.process.pid).children()
+    workers = servers.workers(site)
     site.process.send_signal(signal.SIGHUP)
     wait_until(lambda: not any(worker.is_running() for worker in workers), site, 20)
 

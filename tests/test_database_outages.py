@@ -19,6 +19,7 @@ from pathlib import Path
 import psutil
 import psycopg
 import pytest
+import servers
 from conftest import free_port, needs
 from servers import Load, Postgres, Relay, Site, listens, wait_until
 
@@ -427,7 +428,7 @@ def descriptors(process):
 
 def test_deadline_survives_a_worker_without_descriptors(small_site, postgres, relay):
     """A connection needs two, of which one is left: psycopg raises an OSError then."""
-    (worker,) = psutil.Process(small_site.process.pid).children()
+    (worker,) = servers.workers(small_site)
     with ThreadPoolExecutor() as clients:
         page = clients.submit(small_site.get, "/sleep/")
         wait_until(lambda: postgres.execute(SLEEPING))

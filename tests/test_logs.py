@@ -13,8 +13,8 @@ import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
-import psutil
 import pytest
+import servers
 import test_server as server
 import urllib3
 from conftest import clean_environment, free_port
@@ -121,10 +121,7 @@ class Site:
     def __init__(self, project, environment):
         self.port, self.output, self.pause = free_port(), b"", 0
         self.process = subprocess.Popen(
-            [
-                project.python.with_name("gunicorn"),
-                *("--config", "deploy/gunicorn.conf.py", "--bind", f"127.0.0.1:{self.port}"),
-            ],
+            [project.python, "deploy/web.py", "--bind", f"127.0.0.1:{self.port}"],
             cwd=project.path,
             env=environment,
             stdout=subprocess.PIPE,
@@ -395,7 +392,7 @@ def test_full_disk(served, tmp_path):
     log = tmp_path / "log"
     site = server.Site(served, served.environment(WORKERS=1), log).wait()
     try:
-        (worker,) = psutil.Process(site.process.pid).children()
+        (worker,) = servers.workers(site)
         site.get("/plain/")
         before = log.stat().st_size
         unlimited = resource.prlimit(worker.pid, resource.RLIMIT_FSIZE)

@@ -11,8 +11,8 @@ import subprocess
 import time
 from collections import Counter
 
-import psutil
 import pytest
+import servers
 from conftest import clean_environment, free_port, needs
 from servers import Load, Redis, Relay, Site, wait_until
 
@@ -215,7 +215,7 @@ def lines(site, text):
 
 
 def workers(site):
-    return [process.pid for process in psutil.Process(site.process.pid).children()]
+    return [process.pid for process in servers.workers(site)]
 
 
 @pytest.fixture(scope="module")

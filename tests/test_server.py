@@ -12,10 +12,12 @@ import ssl
 import subprocess
 import threading
 import time
+from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import psutil
 import pytest
+import servers
 import urllib3
 from conftest import Server, clean_environment, free_port, needs
 from servers import Relay
@@ -26,6 +28,7 @@ HASHED = "admin/css/base.css"
 # What the tests need to see from outside, added to the copy of the project.
 VIEWS = """
 
+import ctypes
 import time
 
 from django.http import HttpResponse, JsonResponse
@@ -42,6 +45,10 @@ def slow(request):
     return HttpResponse("done")
 
 
+def hang(request):
+    ctypes.PyDLL(None).sleep(30)  # and lets no other thread of the process run
+
+
 def posted(request):
     return HttpResponse(str(len(request.body)))
 
@@ -51,6 +58,7 @@ urlpatterns += [
     path("seen", seen),
     path("slow", slow),
     path("posted", posted),
+    path("hang", hang),
     path("release", lambda request: HttpResponse(getattr(config, "RELEASE", "1"))),
 ]
 """
@@ -63,8 +71,7 @@ class Site:
         self.port = free_port()
         self.log = log
         self.command = [
-            project.python.with_name("gunicorn"),
-            *("--config", "deploy/gunicorn.conf.py", "--bind", bind or f"127.0.0.1:{self.port}"),
+            *(project.python, "deploy/web.py", "--bind", bind or f"127.0.0.1:{self.port}"),
             *options,
         ]
         with log.open("wb") as output:
@@ -480,21 +487,13 @@ def test_oversized_header(site):
     assert site.get("/", X_Large="x" * 40_000).status in (400, 431)
 
 
-def test_slow_client_without_nginx(direct):
-    with contextlib.ExitStack() as stack:
-        for _ in range(4):
-            client = stack.enter_context(socket.create_connection(("127.0.0.1", direct.port)))
-            client.sendall(b"GET / HTTP/1.1\r\n")
-        assert [direct.get("/").status for _ in range(10)] == [200] * 10
-
-
 def test_slow_clients_behind_nginx(proxied):
     context = ssl.create_default_context(cafile=proxied.folder / "fullchain.pem")
     with contextlib.ExitStack() as stack:
         for _ in range(30):
             client = stack.enter_context(socket.create_connection(("127.0.0.1", proxied.https)))
             client = stack.enter_context(context.wrap_socket(client, server_hostname=HOST))
-            client.sendall(b"POST /posted HTTP/1.1\r\nHost: example.com\r\nContent-Length: 100\r\n\r\nslow")
+            client.sendall(b"GET / HTTP/1.1\r\n")
         started = time.monotonic()
         assert [proxied.get("/").status for _ in range(10)] == [200] * 10
         assert time.monotonic() - started < 5  # in gunicorn, they would hold all threads for nginx's 10 s
@@ -505,13 +504,16 @@ class Load:
 
     def __init__(self, site, path="/", clients=4):
         self.answers = []
+        self.worst = 0
         self.stopped = threading.Event()
         self.threads = [Answer(self.ask, site, path) for _ in range(clients)]
 
     def ask(self, site, path):
         while not self.stopped.is_set():
+            started = time.monotonic()
             try:
                 response = site.get(path)
+                self.worst = max(self.worst, time.monotonic() - started)
                 self.answers.append((response.status, response.data))
             except Exception as error:
                 self.answers.append((0, repr(error)))
@@ -542,26 +544,86 @@ def test_sigterm_under_load(served, tmp_path):
     assert site.process.wait(20) == 0
 
 
-def test_sighup_under_load(served, tmp_path):
+def test_sighup_under_load(served, tmp_path, record_property):
+    """Another gunicorn takes over with new code, and nobody waits; one that does not start changes nothing."""
     site = Site(served, served.environment(TRUSTED_PROXIES=["127.0.0.1"]), tmp_path / "log").wait()
     load = Load(site, "/release")
     time.sleep(0.5)
     config = served.package / "config.py"
     original = config.read_text()
-    config.write_text(original + '\nRELEASE = "2"\n')
     try:
+        config.write_text(original + '\nraise RuntimeError("broken")\n')
         site.process.send_signal(signal.SIGHUP)
-        wait_until(lambda: site.get("/release").data == b"2", site, 10)
+        wait_until(lambda: "the one before goes on serving" in site.log.read_text(), site, 20)
+
+        config.write_text(original + '\nRELEASE = "2"\n')
+        site.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: site.get("/release").data == b"2", site, 20)
         time.sleep(3)
         assert load.failures() == []
         assert load.answers[0] == (200, b"1")
         assert load.answers[-1] == (200, b"2")
+        record_property("Reload under load", f"{len(load.answers)}×200, the slowest {load.worst:.2f} s")
+        assert [worker.parent().ppid() for worker in servers.workers(site)] == [site.process.pid] * 2
 
         site.process.terminate()
         wait_until(lambda: site.probe("/readyz").status == 503, site, 1)
     finally:
         config.write_text(original)
         site.stop()
+
+
+def test_reload_of_a_config_that_is_refused(served, tmp_path):
+    environment = served.environment(TRUSTED_PROXIES=["127.0.0.1"])
+    site = Site(served, environment, tmp_path / "log").wait()
+    try:
+        config = Path(environment["DJANGO_CONFIG"])
+        config.write_text(config.read_text().replace('"WORKERS": 2', '"WORKERS": "two"'))
+        site.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: "the one before goes on serving" in site.log.read_text(), site, 20)
+        assert "WORKERS" in site.log.read_text()
+        assert site.get("/").status == 200
+    finally:
+        assert site.stop(signal.SIGQUIT) == 0
+
+
+def test_site_that_does_not_start(served, tmp_path):
+    environment = served.environment()
+    Path(environment["DJANGO_CONFIG"]).write_text("{}")
+    site = Site(served, environment, tmp_path / "log")
+
+    assert site.process.wait(20) == 1
+    assert "SECRET_KEY" in site.log.read_text()
+
+
+def test_workers_that_die_under_load(served, tmp_path):
+    """One that is killed, and one whose interpreter hangs, which leaves the stacks of its threads in the log."""
+    environment = served.environment(TRUSTED_PROXIES=["127.0.0.1"])
+    site = Site(served, environment, tmp_path / "log", "--timeout=3").wait()
+    try:
+        wait_until(lambda: len(servers.workers(site)) == 2, site, 10)
+        killed = servers.workers(site)[0]
+        killed.kill()
+        wait_until(lambda: killed not in servers.workers(site) and len(servers.workers(site)) == 2, site, 10)
+        with contextlib.suppress(urllib3.exceptions.HTTPError):
+            site.get("/hang")
+        wait_until(lambda: "in hang" in site.log.read_text(), site, 20)
+        assert "WORKER TIMEOUT" in site.log.read_text()
+        wait_until(lambda: len(servers.workers(site)) == 2 and site.get("/").status == 200, site, 10)
+    finally:
+        site.stop()
+
+
+def test_killed_parent(served, tmp_path):
+    """What it has started stops, too: the address is free for the next one."""
+    environment = served.environment()
+    site = Site(served, environment, tmp_path / "log").wait()
+    processes = psutil.Process(site.process.pid).children(recursive=True)
+    site.process.kill()
+    site.process.wait()
+
+    psutil.wait_procs(processes, 20)
+    assert [process for process in processes if process.is_running()] == []
 
 
 def test_recycled_workers_under_load(served, tmp_path):
@@ -622,7 +684,7 @@ def test_memory_of_logins(served, tmp_path, record_property):
         started = time.monotonic()
         log_in()
         took = time.monotonic() - started
-        (worker,) = psutil.Process(site.process.pid).children()
+        (worker,) = servers.workers(site)
         before = peak = worker.memory_info().rss
         logins = [Answer(log_in) for _ in range(8)]
         while any(login.is_alive() for login in logins):

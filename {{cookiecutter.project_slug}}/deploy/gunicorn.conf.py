@@ -1,33 +1,29 @@
-"""gunicorn, as every deployed environment runs it, from the project's folder:
+"""How gunicorn runs in every deployed environment; deploy/web.py starts, replaces and stops it."""
 
-    gunicorn --config deploy/gunicorn.conf.py --bind unix:/run/{{ cookiecutter.project_slug }}/gunicorn.sock
-
-SIGTERM drains: /readyz turns to 503 at once, requests are served for another DRAIN seconds, those that still run then
-finish, and gunicorn ends with status 0. A second SIGTERM ends the wait. SIGHUP replaces the workers one generation by
-the next, with the code and the config as they are now.
-"""
-
+import contextlib
+import faulthandler
+import gc
 import os
-import signal
-import sys
 
 from gunicorn import glogging
 
-# SIGHUP runs this file again in the same process, which would otherwise go on with the modules of its start.
-for name in [name for name in sys.modules if name.partition(".")[0] == "{{ cookiecutter.project_slug }}"]:
-    del sys.modules[name]
-
-from {{ cookiecutter.project_slug }}.config import Config  # noqa: E402
-from {{ cookiecutter.project_slug }}.scaling import timeouts  # noqa: E402
-from {{ cookiecutter.project_slug }}.scaling.http import health  # noqa: E402
-from {{ cookiecutter.project_slug }}.scaling.logs.lines import logging_config  # noqa: E402
+from {{ cookiecutter.project_slug }}.config import Config
+from {{ cookiecutter.project_slug }}.scaling import timeouts
+{% if cookiecutter.use_replica %}
+from {{ cookiecutter.project_slug }}.scaling.db.replicas import watch
+{% endif %}
+from {{ cookiecutter.project_slug }}.scaling.logs.lines import logging_config
 
 values = Config.load()
 
 wsgi_app = "{{ cookiecutter.project_slug }}.wsgi"
 proc_name = "{{ cookiecutter.project_slug }}"
 
-# Not preloaded: it would save memory, but SIGHUP would no longer bring new code.
+# BEHIND A PROXY THAT BUFFERS, AND NEVER WITHOUT: a request that is half sent holds a thread for as long as it likes, and
+# a connection that its client does not close holds the whole worker for 2 s. nginx, as in nginx.conf, waits for both.
+
+# Loaded once, by the parent, whose memory the workers share
+preload_app = True
 worker_class = "gthread"
 workers = values.workers
 threads = values.THREADS
@@ -64,26 +60,22 @@ class Logger(glogging.Logger):
 
 logger_class = Logger
 
-
-def drain_on_sigterm(server):
-    """Turn readiness off first, and stop DRAIN seconds later, when load balancers have seen it."""
-
-    def drain():
-        del server.handle_term
-        health.draining[0] = 1
-        signal.alarm(timeouts.DRAIN)
-
-    server.handle_term = drain
-    signal.signal(signal.SIGALRM, lambda *_: server.signal(signal.SIGTERM, None))
+# Where deploy/web.py waits for the workers
+ready = os.environ.pop("READY_FD", None)
 
 
-on_starting = on_reload = drain_on_sigterm
-{% if cookiecutter.use_replica %}
+def when_ready(server):
+    """Leave what the parent has loaded, and the workers share with it, to no garbage collection that would copy it."""
+    gc.collect()
+    gc.freeze()
 
 
 def post_worker_init(worker):
-    """Know the replicas before the first request: the primary would answer it, and another worker the next one."""
-    from {{ cookiecutter.project_slug }}.scaling.db.replicas import watch
-
-    watch.start_and_wait()
+    """Tell deploy/web.py that this worker can have requests."""
+{% if cookiecutter.use_replica %}
+    watch.start_and_wait()  # or the primary would answer its first requests, and another worker the next ones
 {% endif %}
+    faulthandler.enable()  # a worker that gunicorn ends for its silence leaves the stacks of its threads in the log
+    if ready:
+        with contextlib.suppress(BrokenPipeError):  # of one that takes the place of another
+            os.write(int(ready), f"{worker.cfg.workers} {timeouts.DRAIN}\n".encode())

@@ -100,7 +100,7 @@ def main(address):
             sys.stdout.write("Tasks wait for a worker, which needs redis-server on PATH or a CELERY_BROKER_URL.\n")
 {% endif %}
         sys.stdout.flush()
-        signal.signal(signal.SIGINT, lambda *_: None)  # Ctrl-C is for gunicorn
+        signal.signal(signal.SIGINT, lambda *_: None)  # Ctrl-C is for deploy/web.py
         run("manage.py", "migrate", "--verbosity=0")
         run("manage.py", "collectstatic", "--no-input", "--verbosity=0")
 {% if cookiecutter.use_celery %}
@@ -108,9 +108,9 @@ def main(address):
             worker.start_celery()
 {% endif %}
 {% if cookiecutter.media_storage == "filesystem" %}
-        run("-m", "gunicorn", "--config=deploy/gunicorn.conf.py", f"--bind={address}", "deploy.serve:with_media()")
+        run("deploy/web.py", f"--bind={address}", "deploy.serve:with_media()")
 {% else %}
-        run("-m", "gunicorn", "--config=deploy/gunicorn.conf.py", f"--bind={address}")
+        run("deploy/web.py", f"--bind={address}")
 {% endif %}
 
 

@@ -12,6 +12,7 @@ With 200 it names what is degraded: see degraded().
 
 import contextlib
 import mmap
+import os
 import select
 import threading
 import time
@@ -33,8 +34,8 @@ MAX_AGE = 1
 
 QUERY = b"SELECT 1"
 
-# A byte that gunicorn shares with its workers: deploy/gunicorn.conf.py sets it when SIGTERM arrives.
-draining = mmap.mmap(-1, 1)
+# A byte that deploy/web.py sets when SIGTERM arrives
+draining = mmap.mmap(int(os.environ.pop("DRAINING_FD", -1)), 1)
 
 _lock = threading.Lock()
 _answered_at = float("-inf")

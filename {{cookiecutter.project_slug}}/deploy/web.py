@@ -1,0 +1,190 @@
+"""The web server of every deployed environment, from the project's folder:
+
+    python deploy/web.py --bind unix:/run/{{ cookiecutter.project_slug }}/gunicorn.sock
+
+It holds the socket and runs gunicorn on it, with gunicorn.conf.py and the options that follow the address.
+
+SIGHUP starts another gunicorn beside the one that serves, with the code, the packages and the config as they are now;
+when all its workers are ready, the old one is told to leave. One that does not start leaves the old one serving.
+SIGTERM drains: /readyz turns to 503 at once, requests are served for another DRAIN seconds, those that still run then
+finish, and this process ends with gunicorn's status. A second SIGTERM ends the wait. SIGINT and SIGQUIT stop at once.
+"""
+
+import argparse
+import ctypes
+import json
+import os
+import select
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import suppress
+from datetime import UTC, datetime
+
+# Seconds that a gunicorn may take to start; then it is given up.
+START = 60
+
+# Connections that wait to be accepted
+BACKLOG = 2048
+
+# The number of the listening socket, here and in gunicorn: where systemd puts those that it opens
+SOCKET = 3
+
+
+def say(level, message):
+    """Write a line that looks like the site's; its logging would keep this process on the code of the first start."""
+    line = {"time": f"{datetime.now(UTC):%FT%T.%fZ}", "level": level, "logger": "deploy.web", "message": message}
+    sys.stdout.write(json.dumps(line) + "\n")
+    sys.stdout.flush()
+
+
+def listen(address):
+    """Return a socket that listens on HOST:PORT, or on unix:PATH for this user and this group."""
+    if not address.startswith("unix:"):
+        host, _, port = address.rpartition(":")
+        family = socket.AF_INET6 if host.startswith("[") else socket.AF_INET
+        return socket.create_server((host.strip("[]"), int(port)), family=family, backlog=BACKLOG)
+    path = address.removeprefix("unix:")
+    with suppress(FileNotFoundError):
+        if stat.S_ISSOCK(os.stat(path).st_mode):
+            os.unlink(path)  # the last one's
+    listener = socket.socket(socket.AF_UNIX)
+    umask = os.umask(0o007)
+    listener.bind(path)
+    os.umask(umask)
+    listener.listen(BACKLOG)
+    return listener
+
+
+def before_exec():
+    """Tell gunicorn, in its process, that the socket is meant for it, and to stop when this process is killed."""
+    os.environ["LISTEN_PID"] = str(os.getpid())
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+
+
+class Gunicorn:
+    """A gunicorn on the socket: it starts, it is ready when all its workers are, it leaves, it has ended."""
+
+    def __init__(self, command, draining):
+        self.is_ready = self.is_leaving = False
+        self.drain = 0
+        self.told = b""
+        self.give_up_at = time.monotonic() + START
+        pipe, of_workers = os.pipe()
+        os.set_blocking(pipe, False)
+        self.pipe = open(pipe, "rb", buffering=0)  # noqa: SIM115  closed when all workers are ready
+        os.environ |= {"LISTEN_FDS": "1", "READY_FD": str(of_workers), "DRAINING_FD": str(draining)}
+        self.process = subprocess.Popen(command, pass_fds=[SOCKET, of_workers, draining], preexec_fn=before_exec)
+        os.close(of_workers)
+
+    def leave(self, number=signal.SIGTERM):
+        self.is_leaving = True
+        self.process.send_signal(number)
+
+    def read(self):
+        """Read a line of each worker that is ready: how many there are to be, and for how many seconds to drain."""
+        self.told += self.pipe.read(4096) or b""
+        if lines := self.told.splitlines():
+            workers, self.drain = map(int, lines[-1].split())
+            self.is_ready = len(lines) >= workers
+
+
+class Web:
+    """The generations of gunicorn, the newest last, and when to stop them all."""
+
+    def __init__(self, command):
+        self.command = command
+        self.draining = tempfile.TemporaryFile()  # noqa: SIM115  scaling/http/health.py looks at its one byte
+        os.pwrite(self.draining.fileno(), b"\0", 0)
+        self.generations = []
+        self.stop_at = None
+        self.status = 0
+        self.start()
+
+    def start(self):
+        self.generations.append(Gunicorn(self.command, self.draining.fileno()))
+
+    def handle(self, number):
+        """Do what a signal asks for."""
+        drain = max(gunicorn.drain for gunicorn in self.generations)
+        if number == signal.SIGHUP and not self.stop_at:
+            self.start()
+        elif number == signal.SIGTERM and not self.stop_at:
+            say("info", f"SIGTERM: stops in {drain} s.")
+            os.pwrite(self.draining.fileno(), b"\1", 0)
+            self.stop_at = time.monotonic() + drain
+        elif number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
+            self.stop(number)
+
+    def stop(self, number=signal.SIGTERM):
+        """Let nobody connect any more, and every gunicorn finish what it has begun."""
+        self.stop_at = float("inf")
+        with suppress(OSError):
+            os.close(SOCKET)
+        for gunicorn in self.generations:
+            gunicorn.leave(number)
+
+    def look_after(self, gunicorn):
+        """Note that a gunicorn is ready, takes too long to be, or has ended."""
+        if not (gunicorn.is_ready or gunicorn.is_leaving):
+            gunicorn.read()
+            if gunicorn.is_ready:
+                gunicorn.pipe.close()
+                for older in self.generations[: self.generations.index(gunicorn)]:
+                    older.leave()
+            elif time.monotonic() > gunicorn.give_up_at:
+                say("error", f"gunicorn was not ready within {START} s, and is given up.")
+                gunicorn.leave(signal.SIGQUIT)
+        if gunicorn.process.poll() is not None:
+            self.generations.remove(gunicorn)
+            self.status = gunicorn.process.returncode
+            if not gunicorn.is_leaving:
+                others = "the one before goes on serving" if self.generations else "there is no other"
+                say("error", f"gunicorn has ended with status {self.status}: {others}.")
+
+    def run(self):
+        """Look after them until the last one has ended."""
+        signals = caught_signals()
+        while self.generations:
+            if select.select([signals], [], [], 0.05)[0]:
+                for number in os.read(signals, 64):
+                    self.handle(number)
+            if self.stop_at and time.monotonic() > self.stop_at:
+                self.stop()
+            for gunicorn in list(self.generations):
+                self.look_after(gunicorn)
+        return self.status
+
+
+def caught_signals():
+    """Return the end of a pipe from which the numbers of the signals of this process can be read."""
+    readable, writable = os.pipe()
+    os.set_blocking(writable, False)
+    signal.set_wakeup_fd(writable)
+    for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGCHLD):
+        signal.signal(number, lambda *_: None)
+    return readable
+
+
+def main():
+    """Serve until a signal ends it; return gunicorn's status."""
+    arguments = argparse.ArgumentParser(allow_abbrev=False, description="Run gunicorn, and replace it without a pause.")
+    arguments.add_argument("--bind", default="127.0.0.1:8000", help="HOST:PORT or unix:PATH (default: %(default)s)")
+    known, options = arguments.parse_known_args()
+    if os.environ.get("LISTEN_PID") != str(os.getpid()):  # else systemd has opened the socket already
+        listener = listen(known.bind)
+        if listener.fileno() != SOCKET:
+            os.dup2(listener.fileno(), SOCKET)
+            listener.close()
+    config = os.path.join(os.path.dirname(__file__), "gunicorn.conf.py")
+    status = Web([sys.executable, "-m", "gunicorn", f"--config={config}", *options]).run()
+    sys.exit(status if status >= 0 else 128 - status)
+
+
+if __name__ == "__main__":
+    main()
