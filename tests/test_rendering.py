@@ -17,6 +17,7 @@ config.example.json
 deploy/gunicorn.conf.py
 deploy/nginx.conf
 deploy/serve.py
+deploy/web.py
 docs/architecture.md
 docs/operations.md
 docs/scaling.md
