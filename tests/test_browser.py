@@ -58,6 +58,15 @@ urlpatterns = [
 
 PAGES = [
     "/",
+    "/accounts/",
+    "/accounts/login/",
+    "/accounts/signup/",
+    "/accounts/password_change/",
+    "/accounts/password_change/done/",
+    "/accounts/password_reset/",
+    "/accounts/password_reset/done/",
+    "/accounts/reset/uid/token/",
+    "/accounts/reset/done/",
     "/admin/",
     "/admin/accounts/user/",
     "/admin/accounts/user/add/",

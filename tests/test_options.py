@@ -27,10 +27,11 @@ WORDS = {
     "use_replica": "replica",
     "media_storage": r"\bs3\b|boto|bucket",
     "use_sentry": "sentry",
+    "login_with": r"LowercaseEmailField|ordering = \[\"email\"\]",
 }
 
 # What a project with the default of a choice speaks of instead.
-INSTEAD = {"media_storage": "media"}
+INSTEAD = {"media_storage": "media", "login_with": "username"}
 
 # Set up and tested in environments of their own; test_newcomer does so with the default answers.
 CHOSEN = {

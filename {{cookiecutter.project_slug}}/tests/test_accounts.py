@@ -41,7 +41,7 @@ def person(db):
 {% if cookiecutter.use_celery %}
 @pytest.fixture(autouse=True)
 def tasks_at_once(monkeypatch):
-    monkeypatch.setattr(app.conf, "task_always_eager", True)
+    monkeypatch.setitem(app.conf, "task_always_eager", True)
 
 
 {% endif %}

@@ -32,7 +32,7 @@ class SignUpForm(auth.UserCreationForm):
 
 
 class PasswordResetForm(auth.PasswordResetForm):
-    """Leaves it all to a task, whoever is asked for: the time of the answer does not tell if there is such an account."""
+    """Leaves it all to a task: the time of the answer does not tell whether there is an account."""
 
     def save(self, *, request, token_generator, **options):
         send_password_reset.delay_on_commit(

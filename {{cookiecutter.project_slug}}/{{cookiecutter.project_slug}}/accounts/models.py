@@ -42,6 +42,8 @@ LowercaseEmailField.register_lookup(Exact, "iexact")
 
 class UserManager(FetchModeManager, BaseUserManager):
     def create_user(self, email, password=None, **values):
+        if not email:
+            raise ValueError("An account needs an e-mail address.")
         user = self.model(email=email, **values)
         user.set_password(password)
         user.save(using=self._db)

@@ -169,7 +169,7 @@ AUTH_PASSWORD_VALIDATORS = [
 # included, count if they fail; of IPv6, all that begin with the same 64 bits are one address.
 RATE_LIMITS = {
     "login": {"seconds": 15 * 60, "per_address": 50, "per_account": 10},
-    "signup": {"seconds": 60 * 60, "per_address": 20, "per_account": 10},
+    "signup": {"seconds": 60 * 60, "per_address": 50, "per_account": 10},
     "password_reset": {"seconds": 60 * 60, "per_address": 20, "per_account": 5},
 }
 
