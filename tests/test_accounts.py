@@ -25,7 +25,11 @@ from my_project.urls import handler500, urlpatterns
 # As many as settings/base.py allows for one account, and for one address that mistypes a name each time.
 PER_ACCOUNT, PER_ADDRESS = 10, 50
 
-PASSWORD, NEXT_PASSWORD, LAST_PASSWORD = "correct horse battery", "another horse, another battery", "the last horse of all"
+PASSWORD, NEXT_PASSWORD, LAST_PASSWORD = (
+    "correct horse battery",
+    "another horse, another battery",
+    "the last horse of all",
+)
 
 EXPLAIN = """
 from my_project.accounts.models import User
@@ -145,7 +149,6 @@ def only(*params):
     return pytest.mark.parametrize("site", params, indirect=True, scope="module")
 
 
-
 @pytest.fixture
 def browse(site):
     """Return a browser at an address."""
@@ -234,7 +237,9 @@ def test_attempts_of_an_address(site, browse):
     """With a name of its own each; all of one network of IPv6 are one address."""
     browsers = [browse(f"2001:db8::{number:x}") for number in range(PER_ADDRESS + 1)]
     with ThreadPoolExecutor(8) as pool:
-        answers = Counter(pool.map(lambda browser: browser.log_in(browser.headers["X-Forwarded-For"], "wrong"), browsers))
+        answers = Counter(
+            pool.map(lambda browser: browser.log_in(browser.headers["X-Forwarded-For"], "wrong"), browsers)
+        )
 
     assert answers == {200: PER_ADDRESS, 429: 1}
     assert browse("2001:db8:0:1::1").log_in("nobody", "wrong") == 200
