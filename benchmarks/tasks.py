@@ -99,7 +99,8 @@ def main(path):
     folder = Path(tempfile.mkdtemp(prefix="tasks-"))
     folder.chmod(0o755)
     project = Project(path).copy(folder)
-    (project.package / "accounts" / "tasks.py").write_text(TASK)
+    with (project.package / "accounts" / "tasks.py").open("a") as tasks:
+        tasks.write(TASK)
     postgres, redis = Postgres(project.python, folder, fsync="on"), Redis(folder, appendonly="yes")
     postgres.control("start")
     redis.start()

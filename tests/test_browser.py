@@ -58,6 +58,12 @@ urlpatterns = [
 
 PAGES = [
     "/",
+    "/accounts/",
+    "/accounts/login/",
+    "/accounts/signup/",
+    "/accounts/password_change/",
+    "/accounts/password_reset/",
+    "/accounts/reset/uid/token/",
     "/admin/",
     "/admin/accounts/user/",
     "/admin/accounts/user/add/",

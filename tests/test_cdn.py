@@ -272,7 +272,7 @@ class Browser:
         self.evaluate("document.fonts.ready.then(() => true)")
 
     def wait_for(self, happened, seconds=20):
-        """Read what the page reports until `happened()`; ask nothing, as a page that is being replaced has no answer."""
+        """Read what the page reports until `happened()`; a page that is being replaced answers no question."""
         deadline = time.monotonic() + seconds
         while not happened():
             if b"\0" not in self.buffer:

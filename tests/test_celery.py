@@ -162,7 +162,8 @@ class Stack:
     def __init__(self, project, folder):
         self.folder = folder
         self.project = project.copy(folder)
-        (self.project.package / "accounts" / "tasks.py").write_text(TASKS)
+        with (self.project.package / "accounts" / "tasks.py").open("a") as tasks:
+            tasks.write(TASKS)
         for file, figure, shorter in (
             ("alive.py", "MAX_AGE = 60", "MAX_AGE = 5"),
             ("main_process.py", "ALIVE_INTERVAL = 5", "ALIVE_INTERVAL = 1"),

@@ -22,15 +22,16 @@ ON = {name: values[-1] for name, values in CHOICES.items()}
 # What only a project with the option speaks of; others may, for reasons of their own, when more options are on.
 WORDS = {
     "use_redis": "redis",
-    "use_celery": r"celery|broker|task_|(?<!mail)outbox|scaling\.tasks|local\.dev",
+    "use_celery": r"celery|broker|task_|(?<!mail)outbox|scaling\.tasks|local\.dev|PasswordResetForm|a task looks",
     "use_cdn": "cdn|purge",
     "use_replica": "replica",
     "media_storage": r"\bs3\b|boto|bucket",
     "use_sentry": "sentry",
+    "login_with": r"LowercaseEmailField|ordering = \[\"email\"\]",
 }
 
 # What a project with the default of a choice speaks of instead.
-INSTEAD = {"media_storage": "media"}
+INSTEAD = {"media_storage": "media", "login_with": "username"}
 
 # Set up and tested in environments of their own; test_newcomer does so with the default answers.
 CHOSEN = {
@@ -43,11 +44,17 @@ CHOSEN = {
 
 @pytest.fixture(scope="module")
 def combinations(tmp_path_factory):
-    """The paths of all combinations, by their answers in the order of CHOICES."""
+    """The paths of all combinations, by their answers in the order of CHOICES.
+
+    E-mail addresses for names, which concern the accounts only, are combined with none, each and all of the others.
+    """
     folder = tmp_path_factory.mktemp("combinations")
     paths = {}
     for number, values in enumerate(itertools.product(*CHOICES.values())):
         answers = dict(zip(CHOICES, values, strict=True))
+        others = [name for name in answers if name != "login_with" and answers[name] != OFF[name]]
+        if answers["login_with"] != OFF["login_with"] and 1 < len(others) < len(CHOICES) - 1:
+            continue
         paths[values] = cookiecutter(str(ROOT), no_input=True, extra_context=answers, output_dir=folder / str(number))
     return folder, paths
 

@@ -286,7 +286,7 @@ def authors(request):
 
 @pytest.fixture(scope="module")
 def everything(set_up):
-    return set_up(**ON)
+    return set_up(**ON | {"login_with": "username"})
 
 
 @pytest.fixture

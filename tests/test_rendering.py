@@ -18,6 +18,7 @@ deploy/gunicorn.conf.py
 deploy/nginx.conf
 deploy/serve.py
 deploy/web.py
+docs/accounts.md
 docs/architecture.md
 docs/operations.md
 docs/scaling.md
@@ -26,9 +27,12 @@ my_project/__init__.py
 my_project/accounts/__init__.py
 my_project/accounts/admin.py
 my_project/accounts/apps.py
+my_project/accounts/forms.py
 my_project/accounts/migrations/0001_initial.py
 my_project/accounts/migrations/__init__.py
 my_project/accounts/models.py
+my_project/accounts/urls.py
+my_project/accounts/views.py
 my_project/asgi.py
 my_project/config.py
 my_project/scaling/__init__.py
@@ -53,6 +57,7 @@ my_project/scaling/http/deadline.py
 my_project/scaling/http/health.py
 my_project/scaling/http/messages.py
 my_project/scaling/http/proxies.py
+my_project/scaling/http/rate_limit.py
 my_project/scaling/http/security.py
 my_project/scaling/local/__init__.py
 my_project/scaling/local/postgres.py
@@ -81,7 +86,20 @@ my_project/templates/403.html
 my_project/templates/403_csrf.html
 my_project/templates/404.html
 my_project/templates/413.html
+my_project/templates/429.html
 my_project/templates/500.html
+my_project/templates/accounts/account.html
+my_project/templates/accounts/login.html
+my_project/templates/accounts/password_change.html
+my_project/templates/accounts/password_change_done.html
+my_project/templates/accounts/password_reset.html
+my_project/templates/accounts/password_reset_complete.html
+my_project/templates/accounts/password_reset_confirm.html
+my_project/templates/accounts/password_reset_done.html
+my_project/templates/accounts/password_reset_mail.txt
+my_project/templates/accounts/password_reset_subject.txt
+my_project/templates/accounts/password_reset_unavailable.html
+my_project/templates/accounts/signup.html
 my_project/templates/admin/base_site.html
 my_project/templates/base.html
 my_project/templates/home.html
@@ -104,6 +122,7 @@ tests/scaling/files/test_uploads.py
 tests/scaling/http/test_health.py
 tests/scaling/http/test_messages.py
 tests/scaling/http/test_proxies.py
+tests/scaling/http/test_rate_limit.py
 tests/scaling/http/test_security.py
 tests/scaling/logs/test_logs.py
 tests/scaling/models.py

@@ -646,6 +646,14 @@ def test_rate_limit(proxied):
     assert [proxied.probe("/livez").status for _ in range(200)] == [200] * 200
 
 
+def test_limit_of_logins(proxied):
+    """They share one limit, the admin's and the site's: after the first no other has any left."""
+    pages = ("/admin/login/", "/accounts/login/", "/accounts/signup/", "/accounts/password_reset/")
+    answers = {page: {proxied.get(page).status for _ in range(15)} for page in pages}
+
+    assert all(429 in statuses for statuses in answers.values()), answers
+
+
 def test_application_that_is_gone(served, tmp_path_factory):
     """nginx says so in a page in the style of the site, which no cache keeps."""
     folder = tmp_path_factory.mktemp("gone")

@@ -107,7 +107,8 @@ urlpatterns = [
 def project(set_up, folder):
     answers = dict.fromkeys(("use_redis", "use_celery", "use_cdn", "use_replica", "use_sentry"), True)
     project = set_up(media_storage="s3", **answers).copy(folder)
-    (project.package / "accounts" / "tasks.py").write_text(TASKS)
+    with (project.package / "accounts" / "tasks.py").open("a") as tasks:
+        tasks.write(TASKS)
     return project
 
 

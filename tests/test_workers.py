@@ -333,12 +333,13 @@ def test_make_dev_says_why_redis_does_not_start(with_celery, tmp_path):
 @pytest.mark.parametrize("base", ["celery.Task", "celery.contrib.django.task.DjangoTask"])
 def test_task_without_the_outbox_is_reported(with_celery, tmp_path, base):
     project = with_celery.copy(tmp_path)
-    (project.package / "accounts" / "tasks.py").write_text(
-        "import celery.contrib.django.task\nfrom celery import shared_task\n\n\n"
-        f"@shared_task(base={base})\ndef other():\n    pass\n\n\n"
-        "class Base(celery.current_app.Task):\n    abstract = True\n\n\n"
-        "@shared_task(base=Base)\ndef derived():\n    pass\n"
-    )
+    with (project.package / "accounts" / "tasks.py").open("a") as tasks:
+        tasks.write(
+            "\n\nimport celery.contrib.django.task\nfrom celery import shared_task\n\n\n"
+            f"@shared_task(base={base})\ndef other():\n    pass\n\n\n"
+            "class Base(celery.current_app.Task):\n    abstract = True\n\n\n"
+            "@shared_task(base=Base)\ndef derived():\n    pass\n"
+        )
     environment = project.configure(tmp_path)
     said = project.manage("check", check=False, **environment)
 

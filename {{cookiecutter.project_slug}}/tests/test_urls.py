@@ -30,6 +30,7 @@ ADDRESSES = {
         "admin:autocomplete",
         query={"app_label": User._meta.app_label, "model_name": User._meta.model_name, "field_name": "groups"},
     ),
+    "password_reset_confirm": lambda rows: reverse("password_reset_confirm", args=["uid", "token"]),
 }
 
 # Names of views that have no address: each with the reason.

@@ -3,13 +3,18 @@
 from django.conf import settings
 from django.conf.urls.static import static
 from django.contrib import admin
-from django.urls import path
+from django.urls import include, path
 from django.views.generic import TemplateView
+
+from .scaling.http.rate_limit import rate_limited
 
 handler500 = "{{ cookiecutter.project_slug }}.scaling.http.deadline.handler500"
 
+admin.site.login = rate_limited("login", account="username", only_failures=True)(admin.site.login)
+
 urlpatterns = [
     path("", TemplateView.as_view(template_name="home.html"), name="home"),
+    path("accounts/", include("{{ cookiecutter.project_slug }}.accounts.urls")),
     path("admin/", admin.site.urls),
     *static(settings.MEDIA_URL, document_root=settings.MEDIA_ROOT),  # on your machine only
 ]

@@ -15,6 +15,7 @@ def own_site(request, settings, caplog):
     language = "django.middleware.locale.LocaleMiddleware"
     settings.MIDDLEWARE = [name for name in settings.MIDDLEWARE if name.startswith(known) and name != language]
     settings.ROOT_URLCONF = request.module.__name__ if hasattr(request.module, "urlpatterns") else "tests.scaling.urls"
+    settings.LOGIN_REDIRECT_URL = "/"
     settings.LANGUAGE_CODE = "en-us"
     caplog.set_level(logging.INFO)
 

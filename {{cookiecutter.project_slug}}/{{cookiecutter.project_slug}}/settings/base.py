@@ -143,9 +143,15 @@ CACHES = {
 
 
 # Accounts
-# https://docs.djangoproject.com/en/6.1/topics/auth/passwords/
+# https://docs.djangoproject.com/en/6.1/topics/auth/
 
 AUTH_USER_MODEL = "accounts.User"
+
+LOGIN_URL = "login"
+
+LOGIN_REDIRECT_URL = "account"
+
+LOGOUT_REDIRECT_URL = "home"
 
 PASSWORD_HASHERS = [
     "{{ cookiecutter.project_slug }}.scaling.passwords.Argon2PasswordHasher",
@@ -158,6 +164,14 @@ AUTH_PASSWORD_VALIDATORS = [
     {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
     {"NAME": "django.contrib.auth.password_validation.NumericPasswordValidator"},
 ]
+
+# Attempts that one address has within so many seconds, and how many of these for the same account. Logins, the admin's
+# included, count if they fail; of IPv6, all that begin with the same 64 bits are one address.
+RATE_LIMITS = {
+    "login": {"seconds": 15 * 60, "per_address": 50, "per_account": 10},
+    "signup": {"seconds": 60 * 60, "per_address": 50, "per_account": 10},
+    "password_reset": {"seconds": 60 * 60, "per_address": 20, "per_account": 5},
+}
 
 
 # Internationalization

@@ -661,3 +661,23 @@ def test_keys_name_the_project_and_the_environment():
     prefix = f"{{ cookiecutter.project_slug }}:{deploy.config.ENVIRONMENT}"
 
     assert deploy.CACHES["default"]["KEY_PREFIX"] == prefix
+
+
+@pytest.mark.parametrize("backend", ["{{ cookiecutter.project_slug }}.scaling.cache.DatabaseCache"], indirect=True)
+def test_incr(backend):
+    """Nobody's addition is lost, and the number expires when it would have."""
+    with pytest.raises(ValueError, match="number"):
+        cache.incr("number")
+    cache.set("number", 0, 1000)
+    expires = "SELECT expires FROM cache WHERE cache_key LIKE '%%:number'"
+    with connection.cursor() as cursor:
+        before = cursor.execute(expires).fetchall()
+        at_once(lambda: [cache.incr("number") for _ in range(10)])
+        after = cursor.execute(expires).fetchall()
+
+    assert cache.get("number") == 10 * CLIENTS
+    assert cache.decr("number", 5) == 10 * CLIENTS - 5
+    assert before == after
+    cache.set("number", 1, -1)
+    with pytest.raises(ValueError, match="number"):
+        cache.incr("number")

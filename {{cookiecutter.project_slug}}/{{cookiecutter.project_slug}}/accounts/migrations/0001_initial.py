@@ -1,4 +1,6 @@
+{% if cookiecutter.login_with == "username" %}
 import django.contrib.auth.validators
+{% endif %}
 import django.utils.timezone
 from django.db import migrations, models
 
@@ -27,6 +29,7 @@ class Migration(migrations.Migration):
                         verbose_name="superuser status",
                     ),
                 ),
+{% if cookiecutter.login_with == "username" %}
                 (
                     "username",
                     models.CharField(
@@ -38,9 +41,22 @@ class Migration(migrations.Migration):
                         verbose_name="username",
                     ),
                 ),
+{% endif %}
                 ("first_name", models.CharField(blank=True, max_length=150, verbose_name="first name")),
                 ("last_name", models.CharField(blank=True, max_length=150, verbose_name="last name")),
+{% if cookiecutter.login_with == "username" %}
                 ("email", models.EmailField(blank=True, max_length=254, verbose_name="email address")),
+{% endif %}
+{% if cookiecutter.login_with == "email" %}
+                (
+                    "email",
+                    {{ cookiecutter.project_slug }}.accounts.models.LowercaseEmailField(
+                        max_length=254,
+                        unique=True,
+                        verbose_name="email address",
+                    ),
+                ),
+{% endif %}
                 (
                     "is_staff",
                     models.BooleanField(
@@ -86,8 +102,10 @@ class Migration(migrations.Migration):
                 "verbose_name_plural": "users",
                 "abstract": False,
             },
+{% if cookiecutter.login_with == "username" %}
             managers=[
                 ("objects", {{ cookiecutter.project_slug }}.accounts.models.UserManager()),
             ],
+{% endif %}
         ),
     ]

@@ -3,6 +3,7 @@
 Call cached(), and in templates the tag `fragment`.
 """
 
+import base64
 import hashlib
 import logging
 import pickle
@@ -19,7 +20,7 @@ from uuid import UUID
 from django.conf import settings
 from django.core.cache import cache
 from django.core.cache.backends import db
-from django.db import models, transaction
+from django.db import connections, models, router, transaction
 from django.utils.functional import Promise
 
 {% if cookiecutter.use_replica %}
@@ -66,6 +67,22 @@ class DatabaseCache(CountedCache, db.DatabaseCache):
         except UNREADABLE as error:
             logger.info("The cache holds what this code cannot read, and it counts as missing: %r", error)
             return {}
+
+    def incr(self, key, delta=1, version=None):
+        """Add to a number and let it expire when it would have, one process after the other; Django's does neither."""
+        alias = router.db_for_write(self.cache_model_class)
+        table = connections[alias].ops.quote_name(self._table)
+        stored_key = self.make_and_validate_key(key, version=version)
+        select = f"SELECT value FROM {table} WHERE cache_key = %s AND expires > clock_timestamp() FOR UPDATE"  # noqa: S608
+        update = f"UPDATE {table} SET value = %s WHERE cache_key = %s"  # noqa: S608
+        with transaction.atomic(alias), connections[alias].cursor() as cursor:
+            cursor.execute(select, [stored_key])
+            found = cursor.fetchone()
+            if found is None:
+                raise ValueError(f"Key {key!r} not found")
+            number = pickle.loads(base64.b64decode(found[0])) + delta  # noqa: S301
+            cursor.execute(update, [base64.b64encode(pickle.dumps(number)).decode(), stored_key])
+        return number
 
 
 def cached(name, ttl, compute, *vary_on, flush=False):
