@@ -3,7 +3,7 @@
 from django.conf import settings
 from django.conf.urls.static import static
 from django.contrib import admin
-from django.urls import path
+from django.urls import include, path
 from django.views.generic import TemplateView
 
 handler500 = "{{ cookiecutter.project_slug }}.scaling.http.deadline.handler500"
@@ -18,3 +18,6 @@ if "debug_toolbar" in settings.INSTALLED_APPS:
     from debug_toolbar.toolbar import debug_toolbar_urls
 
     urlpatterns += debug_toolbar_urls()
+
+if "{{ cookiecutter.project_slug }}.scaling.local" in settings.INSTALLED_APPS:
+    urlpatterns += [path("dev/", include("{{ cookiecutter.project_slug }}.scaling.local.urls"))]
