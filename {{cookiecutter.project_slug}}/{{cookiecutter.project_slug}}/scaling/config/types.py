@@ -110,7 +110,7 @@ EmailURL = Annotated[
     str,
     Meta(
         pattern=rf"^((smtp|smtp\+tls|smtps)://{USER}{SERVER}{PORT}?/?|anymail\+[a-z_-]+://\?[^#\s]+)$",
-        title="a URL such as smtp+tls://user:password@host:587 or anymail+postmark://?server_token=token",
+        title="a URL such as smtp+tls://user:password@host:587",
         examples=["smtp+tls://user:password@localhost:587"],
         extra_json_schema=SECRET_URL,
     ),
