@@ -20,7 +20,8 @@ def development(settings, tmp_path, monkeypatch):
     settings.INSTALLED_APPS = [*settings.INSTALLED_APPS, "{{ cookiecutter.project_slug }}.scaling.local"]
     static = {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"}
     settings.STORAGES = settings.STORAGES | {"staticfiles": static}
-    settings.MAILERS = {"default": {"BACKEND": "{{ cookiecutter.project_slug }}.scaling.local.mail.EmailBackend"}}
+    backend = "{{ cookiecutter.project_slug }}.scaling.local.mail.EmailBackend"
+    settings.MAILERS = {"default": {"BACKEND": backend}}
     settings.MEDIA_ROOT = tmp_path
     monkeypatch.setattr(mail, "FOLDER", tmp_path / "mail")
     monkeypatch.setattr(status, "FOLDER", tmp_path / "mail")
