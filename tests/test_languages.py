@@ -30,9 +30,7 @@ GERMAN = {"Home": "Startseite", "Page not found": "Seite nicht gefunden", "Skip 
 
 def serve(project, folder, database):
     """Serve a project with the settings of servers."""
-    environment = project.configure(
-        folder, ALLOWED_HOSTS=["127.0.0.1"], DATABASE_URL=database, HTTPS=False, WORKERS=1
-    )
+    environment = project.configure(folder, ALLOWED_HOSTS=["127.0.0.1"], DATABASE_URL=database, HTTPS=False, WORKERS=1)
     project.manage("migrate", **environment)
     project.manage("collectstatic", "--no-input", **environment)
     address = f"127.0.0.1:{free_port()}"
