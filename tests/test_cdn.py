@@ -122,12 +122,11 @@ urlpatterns += [
 ]
 """
 
-# The deploy settings of a project in many languages, which visitors choose.
+# The deploy settings of a project in two languages.
 LANGUAGES = """
 from my_project.settings.deploy import *
 
-before = MIDDLEWARE.index("django.middleware.common.CommonMiddleware")
-MIDDLEWARE = [*MIDDLEWARE[:before], "django.middleware.locale.LocaleMiddleware", *MIDDLEWARE[before:]]
+LANGUAGES = [("en", "English"), ("de", "Deutsch")]
 """
 
 # What a shared cache is told about a page: its status, its Cache-Control and its Vary.

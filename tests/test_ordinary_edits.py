@@ -229,7 +229,7 @@ def make_ordinary_edits(project):
         (r'path\("admin/"', 'path("verwaltung/"'),
     )
     edit(package / "templates" / "404.html", ("Page not found", "There is no such page"))
-    edit(package / "templates" / "base.html", ("<main>", '<main lang="en">'))
+    edit(package / "templates" / "base.html", ('<main id="main">', '<main id="main" lang="en">'))
     edit(
         package / "scaling" / "timeouts.py",
         *((f"^{name} = [^ \n]+", f"{name} = {value}") for name, value in TIMEOUTS.items()),

@@ -104,7 +104,7 @@ class Config(ConfigFile, kw_only=True):
 {% endif %}
     EMAIL_URL: Annotated[
         types.EmailURL | None,
-        Meta(description="The mail server: smtp+tls (STARTTLS), smtps or smtp; without one, sending mail fails."),
+        Meta(description="Sends mail: smtp+tls (STARTTLS), smtps, smtp or anymail+name; null: sending mail fails."),
     ] = None
 
 {% if cookiecutter.use_celery %}

@@ -23,3 +23,6 @@ if "debug_toolbar" in settings.INSTALLED_APPS:
     from debug_toolbar.toolbar import debug_toolbar_urls
 
     urlpatterns += debug_toolbar_urls()
+
+if "{{ cookiecutter.project_slug }}.scaling.local" in settings.INSTALLED_APPS:
+    urlpatterns += [path("dev/", include("{{ cookiecutter.project_slug }}.scaling.local.urls"))]

@@ -12,7 +12,7 @@ from tests.scaling.models import Person
 def own_site(request, settings, caplog):
     """A site with the addresses of the test's file, in English, without middlewares of the project's own."""
     known = ("django.", "whitenoise.", "{{ cookiecutter.project_slug }}.scaling.")
-    language = "django.middleware.locale.LocaleMiddleware"
+    language = "{{ cookiecutter.project_slug }}.scaling.http.languages.LocaleMiddleware"
     settings.MIDDLEWARE = [name for name in settings.MIDDLEWARE if name.startswith(known) and name != language]
     settings.ROOT_URLCONF = request.module.__name__ if hasattr(request.module, "urlpatterns") else "tests.scaling.urls"
     settings.LOGIN_REDIRECT_URL = "/"

@@ -1,5 +1,6 @@
 import pytest
 from django.core import mail
+from django.core.exceptions import ImproperlyConfigured
 from django.core.mail import MailerDoesNotExist, send_mail
 
 from {{ cookiecutter.project_slug }}.scaling import timeouts
@@ -23,6 +24,13 @@ def test_mailer(settings, url, host, port, use_tls, use_ssl):
     assert (connection.username, connection.password) == ("ada", "p@ss")
     assert (connection.use_tls, connection.use_ssl) == (use_tls, use_ssl)
     assert connection.timeout == timeouts.OUTGOING
+
+
+def test_provider_whose_package_is_missing(monkeypatch):
+    monkeypatch.setattr("{{ cookiecutter.project_slug }}.scaling.mail.find_spec", lambda name: None)
+
+    with pytest.raises(ImproperlyConfigured, match=r"postmark needs django-anymail, .* add it to `dependencies`"):
+        mailer("anymail+postmark://?server_token=token")
 
 
 def test_mail_without_a_server_is_an_error(settings):

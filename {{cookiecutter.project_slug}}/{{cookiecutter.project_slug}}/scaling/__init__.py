@@ -6,5 +6,5 @@ files/ and tasks/ (Celery), http/, checks, and what Django looks for: apps, mode
 {% else %}
 files/, http/, checks, and what Django looks for: apps, models, management/, templatetags/.
 {% endif %}
-local/ is for development machines only.
+local/ is for development machines only, and may import all of them.
 """

@@ -41,6 +41,7 @@ MIDDLEWARE = [
     "{{ cookiecutter.project_slug }}.scaling.http.cdn.cache_headers",
 {% endif %}
     "django.contrib.sessions.middleware.SessionMiddleware",
+    "{{ cookiecutter.project_slug }}.scaling.http.languages.LocaleMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
@@ -178,6 +179,11 @@ RATE_LIMITS = {
 # https://docs.djangoproject.com/en/6.1/topics/i18n/
 
 LANGUAGE_CODE = "en-us"
+
+# With a second one, visitors get theirs; docs/operations.md says how to add it
+LANGUAGES = [(LANGUAGE_CODE, "English")]
+
+LOCALE_PATHS = [BASE_DIR / "{{ cookiecutter.project_slug }}" / "locale"]
 
 TIME_ZONE = "UTC"
 

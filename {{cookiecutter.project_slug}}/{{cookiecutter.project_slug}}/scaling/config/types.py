@@ -109,7 +109,7 @@ BrokerURL = Annotated[
 EmailURL = Annotated[
     str,
     Meta(
-        pattern=rf"^(smtp|smtp\+tls|smtps)://{USER}{SERVER}{PORT}?/?$",
+        pattern=rf"^((smtp|smtp\+tls|smtps)://{USER}{SERVER}{PORT}?/?|anymail\+[a-z_-]+://\?[^#\s]+)$",
         title="a URL such as smtp+tls://user:password@host:587",
         examples=["smtp+tls://user:password@localhost:587"],
         extra_json_schema=SECRET_URL,

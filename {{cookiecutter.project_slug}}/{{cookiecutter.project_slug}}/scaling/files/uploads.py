@@ -8,6 +8,7 @@ from django.core.exceptions import ValidationError
 from django.core.files import storage
 from django.template.defaultfilters import filesizeformat
 from django.utils.deconstruct import deconstructible
+from django.utils.translation import gettext as _
 
 # How a file begins, by the extension it gets. Nothing that runs in a browser, as HTML and SVG do, is among them.
 TYPES = {
@@ -46,10 +47,11 @@ class UploadValidator:
         if getattr(file, "_committed", False):
             return
         if file.size > self.max_size:
-            found, most = filesizeformat(file.size), filesizeformat(self.max_size)
-            raise ValidationError(f"The file has {found}; the most is {most}.", code="size")
+            sizes = {"found": filesizeformat(file.size), "most": filesizeformat(self.max_size)}
+            raise ValidationError(_("The file has %(found)s; the most is %(most)s."), code="size", params=sizes)
         if type_of(file) not in self.types:
-            raise ValidationError(f"The file is none of these: {', '.join(self.types)}.", code="type")
+            types = {"types": ", ".join(self.types)}
+            raise ValidationError(_("The file is none of these: %(types)s."), code="type", params=types)
 
     def __eq__(self, other):
         return isinstance(other, UploadValidator) and (self.types, self.max_size) == (other.types, other.max_size)

@@ -1,6 +1,7 @@
-"""For development machines only: a PostgreSQL of the project's own{% if cookiecutter.use_celery %}, and `make dev` with its Celery worker{% endif %}.
+"""For development machines only: a PostgreSQL of the project's own{{ ', a Celery worker' if cookiecutter.use_celery else '' }}, and the pages below /dev/.
 
-settings/local.py, the tests and deploy/serve.py use it; nothing that is deployed does.
+settings/local.py, the tests and deploy/serve.py use it; nothing that is deployed does. Its pages are there where
+INSTALLED_APPS has it as an app, which is in settings/local.py.
 """
 
 import socket
