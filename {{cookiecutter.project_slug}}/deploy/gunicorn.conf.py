@@ -19,7 +19,7 @@ values = Config.load()
 wsgi_app = "{{ cookiecutter.project_slug }}.wsgi"
 proc_name = "{{ cookiecutter.project_slug }}"
 
-# BEHIND A PROXY THAT BUFFERS, AND NEVER WITHOUT: a request that is half sent holds a thread for as long as it likes, and
+# BEHIND A PROXY THAT BUFFERS, NEVER WITHOUT: a request that is half sent holds a thread for as long as it likes, and
 # a connection that its client does not close holds the whole worker for 2 s. nginx, as in nginx.conf, waits for both.
 
 # Loaded once, by the parent, whose memory the workers share
