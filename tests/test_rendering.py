@@ -20,6 +20,7 @@ deploy/serve.py
 docs/architecture.md
 docs/operations.md
 docs/scaling.md
+docs/third-party.md
 manage.py
 my_project/__init__.py
 my_project/accounts/__init__.py

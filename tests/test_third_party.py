@@ -1,7 +1,7 @@
 """Apps of others work after what docs/third-party.md says, and nothing else, was done to a project.
 
-The tests do to rendered projects what the blocks of that document say, install through `make lock` and `make setup`, and
-ask as a browser would, with the deploy settings.
+The tests do to rendered projects what its blocks say, install through `make lock` and `make setup`, and ask as browsers
+do, with the deploy settings.
 """
 
 import contextlib
@@ -13,13 +13,13 @@ import subprocess
 import threading
 from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import ClassVar
 from urllib.parse import parse_qs, urlencode, urlsplit
 
 import pytest
 import requests
 from conftest import Project, Server, clean_environment, free_port
 from markdown_it import MarkdownIt
-from packaging.version import Version
 from servers import Redis, wait_until
 from test_cdn import Browser
 
@@ -272,7 +272,9 @@ def test_import_and_export(apis, render, tmp_path):
     fields = dict.fromkeys(["productresource_id", "productresource_name", "productresource_price"], "on")
     headers = {"Referer": apis.site.url, "X-CSRFToken": session["csrftoken"]}
     form = {"format": "0", **fields}
-    exported = requests.post(f"{apis.site.url}/admin/shop/product/export/", form, headers=headers, cookies=session, timeout=30)
+    exported = requests.post(
+        f"{apis.site.url}/admin/shop/product/export/", form, headers=headers, cookies=session, timeout=30
+    )
 
     assert exported.text.splitlines()[0] == "id,name,price"
     file = tmp_path / "products.csv"
@@ -373,7 +375,7 @@ class Provider(BaseHTTPRequestHandler):
 class Mailbox(socketserver.StreamRequestHandler):
     """A mail server that accepts everything."""
 
-    mails = []
+    mails: ClassVar = []
 
     def handle(self):
         self.wfile.write(b"220 ready\r\n")
@@ -494,7 +496,9 @@ def test_bound_of_celery_beat(cookies_session):
     ran = project.run("make", "lock", check=False)
 
     assert ran.returncode != 0
-    assert re.search(r"django-celery-beat>=2\.8.* depends on django>=2\.2,<6\.1", " ".join(ran.stdout.split()), re.IGNORECASE), ran.stdout
+    assert re.search(
+        r"django-celery-beat>=2\.8.* depends on django>=2\.2,<6\.1", " ".join(ran.stdout.split()), re.IGNORECASE
+    ), ran.stdout
 
 
 @pytest.mark.parametrize("group", GROUPS)
