@@ -18,7 +18,7 @@ def test_policies(client, settings):
 
 def test_policy_below_a_path(client, settings):
     settings.SECURE_CSP = {"default-src": ["'self'"]}
-    settings.CSP_BELOW = {PAGE: {"style-src": ["'unsafe-inline'"]}}
+    settings.CSP_BELOW = {"/no/": {"style-src": ["'unsafe-inline'"]}}
 
-    assert client.get(PAGE)["Content-Security-Policy"] == "default-src 'self'; style-src 'self' 'unsafe-inline'"
-    assert client.get("/no/such/page")["Content-Security-Policy"] == "default-src 'self'"
+    assert client.get("/no/page")["Content-Security-Policy"] == "default-src 'self'; style-src 'self' 'unsafe-inline'"
+    assert client.get(PAGE)["Content-Security-Policy"] == "default-src 'self'"
