@@ -22,6 +22,7 @@ docs/accounts.md
 docs/architecture.md
 docs/operations.md
 docs/scaling.md
+docs/third-party.md
 manage.py
 my_project/__init__.py
 my_project/accounts/__init__.py

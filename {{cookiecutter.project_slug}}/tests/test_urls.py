@@ -1,5 +1,6 @@
 """Every address of the site and of the admin is visited, and may send so many queries to the database."""
 
+import contextlib
 import sys
 from collections import Counter
 from pathlib import Path
@@ -11,7 +12,7 @@ from django.contrib.admin.utils import quote
 from django.contrib.auth import get_user_model
 from django.contrib.contenttypes.models import ContentType
 from django.db import connection
-from django.urls import Resolver404, URLPattern, get_resolver, resolve, reverse
+from django.urls import NoReverseMatch, Resolver404, URLPattern, get_resolver, resolve, reverse
 
 from {{ cookiecutter.project_slug }}.scaling.logs.request_log import code_line
 from tests.rows import Rows
@@ -21,7 +22,7 @@ CEILING = 10
 # Views that may send more queries, on purpose, by their names: each with the reason.
 CEILINGS = {}
 
-# Addresses of views that take arguments, by the views' names or else their routes.
+# Addresses of views that take arguments, by the views' names or else their routes, and of those of other packages.
 ADDRESSES = {
     # "article": lambda rows: reverse("article", args=[rows[Article][0].pk]),
     "admin:app_list": lambda rows: reverse("admin:app_list", args=[User._meta.app_label]),
@@ -57,6 +58,14 @@ def rows(admin_user):
     return rows
 
 
+def is_own(view):
+    """Tell whether a view is the project's or Django's, and not that of another package, which has tests of its own."""
+    view = getattr(view, "func", view)  # of a partial
+    view = getattr(view, "view_class", None) or getattr(view, "cls", None) or view
+    module = sys.modules[view.__module__]
+    return module.__name__.startswith("django.") or "site-packages" not in Path(module.__file__).parts
+
+
 def views(patterns=None, prefix="", namespace=""):
     """Yield the name, or else the route, the route and the function of every view that has an address."""
     for pattern in get_resolver().url_patterns if patterns is None else patterns:
@@ -67,13 +76,25 @@ def views(patterns=None, prefix="", namespace=""):
             continue
         name = f"{namespace}{pattern.name}" if pattern.name else route
         is_404_of_the_admin = getattr(pattern.callback, "__name__", "") == "catch_all_view"
-        if name not in WITHOUT_ADDRESS and not is_404_of_the_admin:
+        is_asked_for = name in ADDRESSES or (is_own(pattern.callback) and name not in WITHOUT_ADDRESS)
+        if is_asked_for and not is_404_of_the_admin:
             yield name, route, pattern.callback
+
+
+def pytest_generate_tests(metafunc):
+    if "view" in metafunc.fixturenames:
+        found = list(views())
+        metafunc.parametrize("view", found, ids=[name for name, *_ in found])
 
 
 def address(rows, name, route, view):
     """Return an address of the view: in the admin, that of a model's first row."""
-    found = ADDRESSES[name](rows) if name in ADDRESSES else f"/{route}"
+    if name in ADDRESSES:
+        found = ADDRESSES[name](rows)
+    else:
+        with contextlib.suppress(NoReverseMatch):
+            route = reverse(name).removeprefix("/")
+        found = f"/{route}"
     if "<path:object_id>" in found:
         model = view.model_admin.model
         if not rows[model]:
@@ -112,7 +133,7 @@ def queries_of(client, url):
 
     with connection.execute_wrapper(record):
         response = client.get(url)
-    if response.status_code not in (200, 301, 302, 403, 405):
+    if response.status_code not in (200, 301, 302, 401, 403, 405):
         pytest.fail(f"{url} answers {response.status_code}", pytrace=False)
     return queries
 
@@ -130,7 +151,6 @@ def complaint(url, name, queries, allowed, view):
     )
 
 
-@pytest.mark.parametrize("view", [pytest.param(view, id=view[0]) for view in views()])
 def test_queries(client, admin_user, rows, settings, view):
     name, _, function = view
     if hasattr(function, "model_admin"):

@@ -92,6 +92,9 @@ SECURE_CSP = {
     "frame-ancestors": [CSP.NONE],
 }
 
+# What pages below a path may besides, for apps with pages of their own: docs/third-party.md
+CSP_BELOW = {}
+
 PERMISSIONS_POLICY = "camera=(), geolocation=(), microphone=(), payment=(), usb=()"
 
 # An hour, to begin with: browsers remember it that long, however wrong it was

@@ -14,3 +14,11 @@ def test_policies(client, settings):
 
     assert client.get(PAGE)["Permissions-Policy"] == "camera=()"
     assert client.get(PAGE)["Content-Security-Policy"] == "default-src 'self'"
+
+
+def test_policy_below_a_path(client, settings):
+    settings.SECURE_CSP = {"default-src": ["'self'"]}
+    settings.CSP_BELOW = {"/no/": {"style-src": ["'unsafe-inline'"]}}
+
+    assert client.get("/no/page")["Content-Security-Policy"] == "default-src 'self'; style-src 'self' 'unsafe-inline'"
+    assert client.get(PAGE)["Content-Security-Policy"] == "default-src 'self'"
