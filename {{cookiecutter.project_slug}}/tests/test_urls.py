@@ -35,7 +35,7 @@ ADDRESSES = {
 
 # Names of views that have no address: each with the reason.
 WITHOUT_ADDRESS = {
-    "admin:view_on_site",  # no model has a page of its own
+    "admin:view_on_site",  # leads to a row's own page, which is visited
 }
 
 # More than the ceiling, so that a query for every row exceeds it.
@@ -72,8 +72,8 @@ def views(patterns=None, prefix="", namespace=""):
 
 
 def address(rows, name, route, view):
-    """Return an address of the view: in the admin, that of a model's first row."""
-    found = ADDRESSES[name](rows) if name in ADDRESSES else f"/{route}"
+    """Return an address of the view: of one that shows a row, or in the admin, that of the model's first row."""
+    found = ADDRESSES[name](rows) if name in ADDRESSES else own_page(rows, view) or f"/{route}"
     if "<path:object_id>" in found:
         model = view.model_admin.model
         if not rows[model]:
@@ -86,6 +86,14 @@ def address(rows, name, route, view):
     if not leads_there:
         pytest.fail(f"{found} is no address of {name}: add one to {line('ADDRESSES')}", pytrace=False)
     return found
+
+
+def own_page(rows, view):
+    """Return the page of a model's first row, if the view is generic and its model says where that is."""
+    generic = getattr(view, "view_class", None)
+    model = getattr(generic, "model", None) or getattr(getattr(generic, "queryset", None), "model", None)
+    is_of_one = hasattr(generic, "get_object") and hasattr(model, "get_absolute_url")
+    return rows[model][0].get_absolute_url() if is_of_one and rows[model] else None
 
 
 def line(name, file="test_urls.py"):
