@@ -430,6 +430,8 @@ def test_terminated_serve_leaves_nothing(project, tmp_path):
     server.process.terminate()
     server.process.wait(30)
 
+    with pytest.raises(requests.ConnectionError):
+        server.get("/")
     wait_until_gone(project.path)
 
 
