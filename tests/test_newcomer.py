@@ -397,11 +397,42 @@ def test_lint_says_what_it_repaired(project):
     project.run("make", "lint")
 
 
-def test_lint_without_git(project):
+@pytest.mark.parametrize("outer", [False, True])
+def test_lint_without_git(project, outer):
+    """A repository that begins further up is none of the project's own: the checks would run in its folder."""
+    if outer:
+        for arguments in (["init", "-q"], ["add", project.path.name]):
+            subprocess.run(["git", *arguments], cwd=project.path.parent, check=True)
+
     ran = project.run("make", "lint", check=False)
 
     assert ran.returncode != 0
     assert "git init && git add ." in ran.stdout
+    assert len(ran.stdout.splitlines()) == 2
+    assert outer == (f"begins at {project.path.parent}:" in ran.stdout)
+
+
+def test_two_first_setups_at_once(project):
+    """One of them migrates, the other waits for it."""
+    options = {"cwd": project.path, "env": clean_environment(), "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    setups = [subprocess.Popen(["make", "setup"], text=True, **options) for _ in range(3)]
+    outputs = [setup.communicate(timeout=120)[0] for setup in setups]
+
+    assert [setup.returncode for setup in setups] == [0, 0, 0], "\n".join(outputs)
+
+
+def test_terminated_serve_leaves_nothing(project, tmp_path):
+    """A SIGTERM to the process of `make serve` alone, as an editor or a supervisor sends it, ends gunicorn, too."""
+    address = f"127.0.0.1:{free_port()}"
+    command, log = [project.python, "-m", "deploy.serve", address], tmp_path / "serve.log"
+    server = Server(command, address, log, cwd=project.path, env=clean_environment()).wait_until_up()
+
+    server.process.terminate()
+    server.process.wait(30)
+
+    with pytest.raises(requests.ConnectionError):
+        server.get("/")
+    wait_until_gone(project.path)
 
 
 def test_setup_is_idempotent(project):
@@ -454,4 +485,4 @@ def test_cache_switch(project, switch, backend):
 def test_help_names_every_command(project):
     listed = re.findall(r"^make (\w+) +\S", project.run("make").stdout, re.MULTILINE)
 
-    assert listed == ["help", "setup", "dev", "serve", "test", "loadtest", "lint", "lock"]
+    assert listed == ["help", "setup", "dev", "app", "serve", "test", "loadtest", "lint", "lock"]

@@ -131,6 +131,39 @@ class Migration(migrations.Migration):
     operations = [migrations.RunPython(make_group, migrations.RunPython.noop)]
 """
 
+# A database of another program, where an app of its own reads and writes.
+ARCHIVE_MODELS = """
+from django.db import models
+from my_project.scaling.db.models import FetchModeManager
+
+
+class Scroll(models.Model):
+    title = models.CharField(max_length=50)
+
+    objects = FetchModeManager()
+"""
+
+ARCHIVE_ADMIN = """
+from django.contrib import admin
+
+from .models import Scroll
+
+admin.site.register(Scroll)
+"""
+
+ARCHIVE_ROUTER = """
+class Router:
+    def db_for_read(self, model, **hints):
+        return "archive" if model._meta.app_label == "archive" else None
+
+    db_for_write = db_for_read
+
+    def allow_migrate(self, db, app_label, **hints):
+        if "archive" in (db, app_label):
+            return db == app_label
+        return None
+"""
+
 VIEWS = """
 from django.contrib.auth import get_user_model
 from django.http import HttpResponse
@@ -204,6 +237,13 @@ def make_ordinary_edits(project):
     (accounts / "admin.py").write_text(USER_ADMIN)
     (accounts / "migrations" / "0002_user_birthday.py").write_text(USER_MIGRATION)
     add_app(project, "library", models=MODELS, admin=ADMIN, views=VIEWS)
+    add_app(project, "archive", models=ARCHIVE_MODELS, admin=ARCHIVE_ADMIN, router=ARCHIVE_ROUTER)
+    edit(
+        package / "settings" / "base.py",
+        (r"^DATABASE_ROUTERS = \[", 'DATABASE_ROUTERS = ["archive.router.Router", '),
+    )
+    with (package / "settings" / "deploy.py").open("a") as file:
+        file.write('\n\nDATABASES["archive"] = DATABASES["default"] | {"NAME": "archive"}\n')
     edit(
         package / "settings" / "base.py",
         (r"^(MIDDLEWARE = \[(\n.+)+)\n\]", r'\1\n    "library.views.greet",\n]'),
@@ -235,7 +275,7 @@ def make_ordinary_edits(project):
         *((f"^{name} = [^ \n]+", f"{name} = {value}") for name, value in TIMEOUTS.items()),
     )
     edit(project.path / "tests" / "config.json", ('"WARNING"', '"INFO"'))
-    project.manage("makemigrations", "accounts", "library")
+    project.manage("makemigrations", "accounts", "library", "archive")
     (project.path / "library" / "migrations" / "0002_group.py").write_text(GROUP_MIGRATION)
 
 

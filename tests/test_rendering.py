@@ -13,6 +13,16 @@ PATHS = """
 .pre-commit-config.yaml
 Makefile
 README.md
+app_template/app/__init__.py-tpl
+app_template/app/admin.py-tpl
+app_template/app/apps.py-tpl
+app_template/app/migrations/__init__.py-tpl
+app_template/app/models.py-tpl
+app_template/app/urls.py-tpl
+app_template/app/views.py-tpl
+app_template/templates/detail.html-tpl
+app_template/templates/list.html-tpl
+app_template/tests/test_app_name.py-tpl
 config.example.json
 deploy/gunicorn.conf.py
 deploy/nginx.conf
@@ -39,6 +49,7 @@ my_project/config.py
 my_project/scaling/__init__.py
 my_project/scaling/apps.py
 my_project/scaling/cache/__init__.py
+my_project/scaling/cache/database_cache.py
 my_project/scaling/checks.py
 my_project/scaling/config/__init__.py
 my_project/scaling/config/command.py
@@ -65,6 +76,7 @@ my_project/scaling/local/__init__.py
 my_project/scaling/local/apps.py
 my_project/scaling/local/forms.py
 my_project/scaling/local/mail.py
+my_project/scaling/local/migrate.py
 my_project/scaling/local/postgres.py
 my_project/scaling/local/static/dev/dev.css
 my_project/scaling/local/static/dev/picture.svg
@@ -88,6 +100,7 @@ my_project/scaling/logs/request_log.py
 my_project/scaling/logs/statsd.py
 my_project/scaling/mail.py
 my_project/scaling/management/commands/explain.py
+my_project/scaling/management/commands/makeapp.py
 my_project/scaling/models.py
 my_project/scaling/passwords.py
 my_project/scaling/templatetags/__init__.py

@@ -56,7 +56,12 @@ def read_yours():
 
 def run(*command):
     """Run a command of Python; raise SystemExit if it fails."""
-    if status := subprocess.run([sys.executable, *command], check=False).returncode:
+    with subprocess.Popen([sys.executable, *command]) as process:
+        try:
+            status = process.wait()
+        finally:
+            process.terminate()
+    if status:
         sys.exit(status)
 
 
@@ -101,7 +106,8 @@ def main(address):
 {% endif %}
         sys.stdout.flush()
         signal.signal(signal.SIGINT, lambda *_: None)  # Ctrl-C is for deploy/web.py
-        run("manage.py", "migrate", "--verbosity=0")
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit())
+        run("-m", "{{ cookiecutter.project_slug }}.scaling.local.migrate")
         run("manage.py", "collectstatic", "--no-input", "--verbosity=0")
 {% if cookiecutter.use_celery %}
         if broker:

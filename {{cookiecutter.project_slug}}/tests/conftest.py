@@ -70,8 +70,8 @@ def number_of_run():
 # The workers of pytest-xdist have the number of the process that starts them.
 if "TEST_RUN" not in os.environ:
     os.environ["TEST_RUN"] = str(number_of_run())
-database = settings.DATABASES["default"]
-database.setdefault("TEST", {})["NAME"] = f"test_{database['NAME']}_{os.environ['TEST_RUN']}"
+for database in settings.DATABASES.values():
+    database.setdefault("TEST", {}).setdefault("NAME", f"test_{database['NAME']}_{os.environ['TEST_RUN']}")
 
 
 @pytest.fixture(scope="session", autouse=True)

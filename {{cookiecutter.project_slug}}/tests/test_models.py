@@ -8,7 +8,8 @@ from django.core.management import call_command
 from {{ cookiecutter.project_slug }}.scaling.db.models import FetchModeManager
 
 
-def test_migrations_are_complete(db):
+@pytest.mark.django_db(databases="__all__")
+def test_migrations_are_complete():
     call_command("makemigrations", check=True, dry_run=True)
 
 

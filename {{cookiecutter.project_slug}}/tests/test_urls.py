@@ -14,9 +14,10 @@ from django.contrib.contenttypes.models import ContentType
 from django.db import connection
 from django.urls import NoReverseMatch, Resolver404, URLPattern, get_resolver, resolve, reverse
 
-from {{ cookiecutter.project_slug }}.scaling.logs.request_log import code_line
+from {{ cookiecutter.project_slug }}.scaling.logs.request_log import code_line, is_of_cache
 from tests.rows import Rows
 
+# Those to the database cache are counted apart.
 CEILING = 10
 
 # Views that may send more queries, on purpose, by their names: each with the reason.
@@ -36,7 +37,7 @@ ADDRESSES = {
 
 # Names of views that have no address: each with the reason.
 WITHOUT_ADDRESS = {
-    "admin:view_on_site",  # no model has a page of its own
+    "admin:view_on_site",  # leads to a row's own page, which is visited
 }
 
 # More than the ceiling, so that a query for every row exceeds it.
@@ -88,10 +89,9 @@ def pytest_generate_tests(metafunc):
 
 
 def address(rows, name, route, view):
-    """Return an address of the view: in the admin, that of a model's first row."""
-    if name in ADDRESSES:
-        found = ADDRESSES[name](rows)
-    else:
+    """Return an address of the view: of one that shows a row, or in the admin, that of the model's first row."""
+    found = ADDRESSES[name](rows) if name in ADDRESSES else own_page(rows, view)
+    if not found:
         with contextlib.suppress(NoReverseMatch):
             route = reverse(name).removeprefix("/")
         found = f"/{route}"
@@ -107,6 +107,14 @@ def address(rows, name, route, view):
     if not leads_there:
         pytest.fail(f"{found} is no address of {name}: add one to {line('ADDRESSES')}", pytrace=False)
     return found
+
+
+def own_page(rows, view):
+    """Return the page of a model's first row, if the view is generic and its model says where that is."""
+    generic = getattr(view, "view_class", None)
+    model = getattr(generic, "model", None) or getattr(getattr(generic, "queryset", None), "model", None)
+    is_of_one = hasattr(generic, "get_object") and hasattr(model, "get_absolute_url")
+    return rows[model][0].get_absolute_url() if is_of_one and rows[model] else None
 
 
 def line(name, file="test_urls.py"):
@@ -138,15 +146,19 @@ def queries_of(client, url):
     return queries
 
 
-def complaint(url, name, queries, allowed, view):
+def complaint(url, name, queries, allowed, view, to="database"):
     """Say what a page asks for again and again, and what to do about it."""
     (sql, code), times = Counter(queries).most_common(1)[0]
     if code is None or code.startswith("tests/"):
         code = type(view.model_admin).__name__ if hasattr(view, "model_admin") else "Django"
+    ways = {
+        "database": "Load what is needed with the rows, by select_related() or prefetch_related()",
+        "cache": "Ask for all of a list at once, by {{ '{%' }} fragment ... for row in rows {{ '%}' }} or cached_many()",
+    }
     return (
-        f"{url} sends {len(queries)} queries to the database, {allowed} are allowed. {times} times, from {code}:\n\n"
+        f"{url} sends {len(queries)} queries to the {to}, {allowed} are allowed. {times} times, from {code}:\n\n"
         f"    {sql if len(sql) < 300 else f'{sql[:200]} ... {sql[-95:]}'}\n\n"
-        f"Load what is needed with the rows, by select_related() or prefetch_related(); or, if so many are right,\n"
+        f"{ways[to]}; or, if so many are right,\n"
         f'give "{name}" another ceiling in {line("CEILINGS")}.'
     )
 
@@ -159,10 +171,13 @@ def test_queries(client, admin_user, rows, settings, view):
     as_visitor = queries_of(client, url)
     client.force_login(admin_user)
     ContentType.objects.clear_cache()
-    queries = max(as_visitor, queries_of(client, url), key=len)
+    visits = [as_visitor, queries_of(client, url)]
 
-    if len(queries) > allowed:
-        pytest.fail(complaint(url, name, queries, allowed, function), pytrace=False)
+    for to in ("database", "cache"):
+        sent = [[query for query in visit if is_of_cache(query[0]) == (to == "cache")] for visit in visits]
+        queries = max(sent, key=len)
+        if len(queries) > allowed:
+            pytest.fail(complaint(url, name, queries, allowed, function, to), pytrace=False)
 
 
 def test_rows_of_every_model_in_the_admin(rows):

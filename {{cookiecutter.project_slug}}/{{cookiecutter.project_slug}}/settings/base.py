@@ -136,11 +136,11 @@ FOREVER_TTL = 7 * 24 * 60 * 60
 
 CACHES = {
     "default": {
-        "BACKEND": "{{ cookiecutter.project_slug }}.scaling.cache.DatabaseCache",
+        "BACKEND": "{{ cookiecutter.project_slug }}.scaling.cache.database_cache.DatabaseCache",
         "LOCATION": "cache",
         "KEY_PREFIX": "{{ cookiecutter.project_slug }}",
         "TIMEOUT": SHORT_TTL,
-        # Every write counts the rows first: 0.4 ms of its 1 ms at 10,000 of them, 2.2 ms of 3.8 ms at 100,000.
+        # One write in a hundred counts the rows first: 0.4 ms at 10,000 of them, 2.2 ms at 100,000.
         "OPTIONS": {"MAX_ENTRIES": 10_000},
     },
 }

@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
 from datetime import UTC, date, datetime, timedelta
 from datetime import time as time_of_day
 from decimal import Decimal
@@ -27,13 +28,16 @@ from django.utils.safestring import mark_safe
 from django.utils.translation import gettext_lazy, override
 
 from {{ cookiecutter.project_slug }}.scaling import cache as scaling_cache
-from {{ cookiecutter.project_slug }}.scaling.cache import cached, make_key
+from {{ cookiecutter.project_slug }}.scaling.cache import cached, cached_many, database_cache, make_key
 from {{ cookiecutter.project_slug }}.scaling.db.models import TimestampedModel
+from {{ cookiecutter.project_slug }}.scaling.logs import request_log
 from {{ cookiecutter.project_slug }}.settings import deploy
 from {{ cookiecutter.project_slug }}.settings.base import CACHES
 from tests.rows import make
 
 CLIENTS = 12
+
+DATABASE_CACHE = CACHES["default"]["BACKEND"]
 
 # What each of several processes does: open its connections, say so, and at a line of input ask with many threads.
 PROCESS = """
@@ -124,13 +128,12 @@ urlpatterns = [path("page/", page)]
 @pytest.fixture(autouse=True)
 def backend(request, settings, transactional_db):
     """Caching is on, and outside a transaction, as on the servers."""
-    name = getattr(request, "param", "django.core.cache.backends.db.DatabaseCache")
-    settings.CACHES = {"default": CACHES["default"] | {"BACKEND": name}}
+    settings.CACHES = {"default": CACHES["default"] | {"BACKEND": getattr(request, "param", DATABASE_CACHE)}}
     yield
     cache.clear()
 
 
-BACKENDS = [f"django.core.cache.backends.{name}" for name in ("db.DatabaseCache", "locmem.LocMemCache")]
+BACKENDS = [DATABASE_CACHE, "django.core.cache.backends.locmem.LocMemCache"]
 on_each_backend = pytest.mark.parametrize("backend", BACKENDS, indirect=True)
 
 
@@ -187,6 +190,15 @@ def start_processes(tmp_path):
 def go(process):
     process.stdin.write("\n")
     process.stdin.flush()
+
+
+@contextmanager
+def counted():
+    """Give the figures of what is done in the block, as if it were a request."""
+    figures = request_log.Figures()
+    token = request_log.current.set(figures)
+    yield figures
+    request_log.current.reset(token)
 
 
 def expire(name, *vary_on, value="stale"):
@@ -346,7 +358,6 @@ def test_make_key_refuses_managers():
 
 
 @pytest.mark.parametrize("value", ["bm90IHBpY2tsZWQ=", "bm8gYmFzZTY0!", "Y25vLnN1Y2gubW9kdWxlCkNsYXNzCi4="])
-@pytest.mark.parametrize("backend", [f"{scaling_cache.__name__}.DatabaseCache"], indirect=True)
 def test_unreadable(value):
     """What other code has written, or half of it, is computed anew."""
     cached("key", 600, lambda: "old")
@@ -592,8 +603,8 @@ def test_fragment_key_based_expiry(article):
     """What was saved shows at once, and inner fragments that did not change are taken from the cache."""
     other = Article.objects.create(title="other")
     source = (
-        "{% fragment TTL 'list' articles %}{% for article in articles %}{% fragment TTL 'article' article %}"
-        "{{ article.title }}-{{ rendered }} {% endfragment %}{% endfor %}{% endfragment %}"
+        "{% fragment TTL 'list' articles %}{% fragment TTL 'article' article for article in articles %}"
+        "{{ article.title }}-{{ rendered }} {% endfragment %}{% endfragment %}"
     )
 
     def shown(rendered):
@@ -607,6 +618,98 @@ def test_fragment_key_based_expiry(article):
     assert shown("fourth") == "old-fourth new-third "
 
 
+def test_fragments_of_a_list():
+    source = (
+        "{% fragment TTL 'word' word language for word in words %}{{ word }}{{ forloop.counter }}-{{ rendered }} "
+        "{% empty %}There is no {{ word }}.{% endfragment %}"
+    )
+
+    def shown(words, rendered, language="en"):
+        return render(source, words=words, word="word", rendered=rendered, language=language)
+
+    assert shown(["<a>", "b"], 1) == "&lt;a&gt;-1 b-1 "
+    assert shown(["b", "c", "<a>", "b"], 2) == "b-1 c-2 &lt;a&gt;-1 b-1 "
+    assert shown(("b", "c"), 3, language="de") == "b-3 c-3 "
+    assert shown([], 4) == shown(None, 4) == "There is no word."
+
+
+def test_fragments_of_a_list_fetch_for_all(article, settings):
+    """What parts lack of their rows is fetched at once, also when only one part is made."""
+    settings.FETCH_MODE = "FETCH_PEERS"
+    Article.objects.bulk_create(Article(title=f"title {number}") for number in range(5))
+    source = "{% fragment TTL 'title' article for article in articles %}{{ article.title }}{% endfragment %}"
+
+    with counted() as figures:
+        render(source, articles=Article.objects.defer("title"))
+
+    assert figures.queries == 2
+
+
+def test_fragments_of_a_list_on_the_database_cache(article):
+    """However long the list, the cache gets a few statements at first, and one when all is there."""
+    Article.objects.bulk_create(Article(title=f"title {number}") for number in range(19))
+    source = "{% fragment TTL 'title' article for article in articles %}{{ article.title }}{% endfragment %}"
+    costs = []
+    for _ in ("cold", "warm", "one changed"):
+        with counted() as figures:
+            render(source, articles=Article.objects.order_by("pk"))
+        costs.append((figures.queries, figures.cache_queries, figures.cache_misses))
+        if len(costs) == 2:
+            article.save()
+
+    assert costs[1] == (1, 1, 0)
+    assert [queries for queries, _, _ in costs] == [1, 1, 1]
+    assert max(cache_queries for _, cache_queries, _ in costs) <= 7  # with the rows counted at two writes
+
+
+@on_each_backend
+def test_herd_of_a_list():
+    """Many threads ask for the same list, of which a part is there: one makes the others."""
+    source = "{% fragment TTL 'word' word for word in words %}{{ compute }} {% endfragment %}"
+    render(source, words="a", compute="old")
+    compute = Counter()
+
+    assert at_once(lambda: render(source, words="abc", compute=compute)) == ["old computed computed "] * CLIENTS
+    assert compute.calls == 2
+
+
+@on_each_backend
+def test_herd_of_a_list_expired():
+    """Many threads ask for a list of which a part has expired: one makes it, the others get the old one."""
+    render("{% fragment TTL 'word' word for word in words %}old {% endfragment %}", words="ab")
+    expired = make_key("fragment word", "b")
+    cache.set(expired, (time.time() - 1, "stale "))
+    compute = Counter(seconds=1)
+    source = "{% fragment TTL 'word' word for word in words %}{{ compute }} {% endfragment %}"
+
+    answers = at_once(lambda: render(source, words="ab", compute=compute))
+
+    assert sorted(answers) == ["old computed "] + ["old stale "] * (CLIENTS - 1)
+    assert compute.calls == 1
+
+
+def test_stale_for_a_minute():
+    """What expired longer ago is not served, however long a neighbour of it is kept."""
+    keys = [make_key("key", number) for number in range(2)]
+    cache.set_many({keys[0]: (time.time() - scaling_cache.STALE_SECONDS - 1, "old"), keys[1]: (0, "older")})
+
+    answers = at_once(lambda: cached_many(600, dict.fromkeys(keys, Counter("new"))), clients=3)
+
+    assert answers == [dict.fromkeys(keys, "new")] * 3
+
+
+def test_cached_many_of_nothing():
+    assert cached_many(600, {}) == {}
+
+
+def test_jitter_of_a_list():
+    render("{% fragment 1000 'n' n for n in numbers %}{% endfragment %}", numbers=range(200))
+    lifetimes = [cache.get(make_key("fragment n", number))[0] - time.time() for number in range(200)]
+
+    assert 0.8 * 1000 - 60 < min(lifetimes) < 0.9 * 1000
+    assert 1.1 * 1000 - 60 < max(lifetimes) < 1.2 * 1000
+
+
 @pytest.mark.parametrize(
     "source",
     [
@@ -614,11 +717,18 @@ def test_fragment_key_based_expiry(article):
         "{% fragment UNKNOWN_TTL 'name' %}{% endfragment %}",
         "{% fragment 'soon' 'name' %}{% endfragment %}",
         "{% fragment TTL 'name' %}",
+        "{% fragment TTL 'name' %}{% empty %}{% endfragment %}",
+        "{% fragment TTL 'name' 1 for word in words %}{% endfragment %}",
+        "{% fragment TTL 'name' words for word in words %}{% endfragment %}",
+        "{% fragment TTL 'name' word for word in wrods %}{% endfragment %}",
+        "{% fragment TTL 'name' word for word %}{% endfragment %}",
+        "{% fragment TTL 'name' word for word in %}{% endfragment %}",
+        "{% fragment TTL for word in words %}{% endfragment %}",
     ],
 )
 def test_fragment_errors(source):
     with pytest.raises(TemplateSyntaxError):
-        render(source)
+        render(source, words=["word"])
 
 
 def test_ttls(rf, settings):
@@ -629,6 +739,47 @@ def test_ttls(rf, settings):
 
 
 {% endraw %}
+def test_database_cache_writes_at_once():
+    values = {f"key-{number}": number for number in range(50)}
+    cache.set_many({"key-1": "old", "expired": 1})
+    cache.set("expired", 1, timeout=-1)
+    with counted() as figures:
+        failed = cache.set_many(values, timeout=None)
+
+    assert failed == []
+    assert figures.cache_queries <= 2
+    assert cache.get_many(values) == values
+    assert (cache.add("key-1", "new"), cache.get("key-1")) == (False, 1)
+    assert (cache.add("expired", "new"), cache.get("expired")) == (True, "new")
+
+
+@pytest.mark.parametrize("in_transaction", [False, True])
+def test_database_cache_takes_no_writes(in_transaction):
+    """A write that fails is reported, and the transaction that it is in goes on."""
+    with transaction.atomic() if in_transaction else nullcontext(), connection.cursor() as cursor:
+        cursor.execute("SET default_transaction_read_only = on; SET transaction_read_only = on")
+        try:
+            assert cache.set_many({"a": 1, "b": 2}) == ["a", "b"]
+            assert cache.add("a", 1) is False
+            assert cache.get("a") is None
+        finally:
+            cursor.execute("SET default_transaction_read_only = off")
+
+
+def test_database_cache_makes_room(settings, monkeypatch):
+    """What has expired goes first, then a third."""
+    monkeypatch.setattr(database_cache, "COUNT_EVERY", 1)
+    settings.CACHES = {"default": settings.CACHES["default"] | {"OPTIONS": {"MAX_ENTRIES": 30}}}
+    cache.set_many({f"expired-{number}": number for number in range(20)}, timeout=-1)
+    keys = [make_key("key", number) for number in range(31)]
+    for key in keys:
+        cache.set(key, "value")
+
+    assert len(cache.get_many(keys)) == 31
+    cache.set("another", "value")
+    assert 20 < len(cache.get_many(keys)) < 25
+
+
 def test_migrate_creates_tables(settings):
     """`migrate` creates the table that CACHES names, also when the name is new, and leaves it alone afterwards."""
     settings.CACHES = {"default": CACHES["default"] | {"LOCATION": "other cache"}}

@@ -1,11 +1,9 @@
 """Cached values that expire one by one and are computed by one caller at a time, on any of Django's cache backends.
 
-Call cached(), and in templates the tag `fragment`.
+Call cached(), for many values at once cached_many(), and in templates the tag `fragment`.
 """
 
-import base64
 import hashlib
-import logging
 import pickle
 import random
 import time
@@ -19,12 +17,11 @@ from uuid import UUID
 
 from django.conf import settings
 from django.core.cache import cache
-from django.core.cache.backends import db
-from django.db import connections, models, router, transaction
+from django.db import models, transaction
 from django.utils.functional import Promise
 
 {% if cookiecutter.use_replica %}
-from ..db.replicas import value_to_keep
+from ..db.replicas import values_to_keep
 {% endif %}
 from ..logs.request_log import current
 
@@ -43,8 +40,6 @@ SCALARS = (bool, int, float, Decimal, str, bytes, datetime, date, time_of_day, t
 # What unpickling raises, mostly, where a class is another one by now.
 UNREADABLE = (AttributeError, EOFError, ImportError, LookupError, TypeError, ValueError, pickle.UnpicklingError)
 
-logger = logging.getLogger(__name__)
-
 
 class CountedCache:
     """Count the hits and misses of each request, on top of a backend whose get_many() does not use get()."""
@@ -60,31 +55,6 @@ class CountedCache:
         return found
 
 
-class DatabaseCache(CountedCache, db.DatabaseCache):
-    def get_many(self, keys, version=None):
-        try:
-            return super().get_many(keys, version)
-        except UNREADABLE as error:
-            logger.info("The cache holds what this code cannot read, and it counts as missing: %r", error)
-            return {}
-
-    def incr(self, key, delta=1, version=None):
-        """Add to a number and let it expire when it would have, one process after the other; Django's does neither."""
-        alias = router.db_for_write(self.cache_model_class)
-        table = connections[alias].ops.quote_name(self._table)
-        stored_key = self.make_and_validate_key(key, version=version)
-        select = f"SELECT value FROM {table} WHERE cache_key = %s AND expires > clock_timestamp() FOR UPDATE"  # noqa: S608
-        update = f"UPDATE {table} SET value = %s WHERE cache_key = %s"  # noqa: S608
-        with transaction.atomic(alias), connections[alias].cursor() as cursor:
-            cursor.execute(select, [stored_key])
-            found = cursor.fetchone()
-            if found is None:
-                raise ValueError(f"Key {key!r} not found")
-            number = pickle.loads(base64.b64decode(found[0])) + delta  # noqa: S301
-            cursor.execute(update, [base64.b64encode(pickle.dumps(number)).decode(), stored_key])
-        return number
-
-
 def cached(name, ttl, compute, *vary_on, flush=False):
     """Return what compute() returned in the last `ttl` seconds, give or take a fifth, or what it returns now.
 
@@ -95,33 +65,41 @@ def cached(name, ttl, compute, *vary_on, flush=False):
     the commit: it may rest on rows that are rolled back. Raises what compute() raises.
     """
     key = make_key(name, *vary_on)
+    return cached_many(ttl, {key: compute}, flush=flush)[key]
 
-    def refresh():
-        value = compute()
-        if isinstance(value, models.QuerySet):
-            len(value)  # its rows are read now, not when it is stored
-        lifetime = ttl * random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311
-        store = partial(cache.set, key, (time.time() + lifetime, value), lifetime + STALE_SECONDS)
+
+def cached_many(ttl, computations, flush=False):
+    """Do as cached() for several values at once: `computations` and what is returned have the keys of make_key().
+
+    The cache is asked for all of them at once. What it lacks is computed by one of those who miss the same.
+    """
+
+    def refresh(keys):
+        values = {key: computations[key]() for key in keys}
+        for value in values.values():
+            if isinstance(value, models.QuerySet):
+                len(value)  # its rows are read now, not when it is stored
+        entries = {key: (time.time() + _lifetime(ttl), value) for key, value in values.items()}
+        store = partial(cache.set_many, entries, ttl * (1 + JITTER) + STALE_SECONDS)
         if transaction.get_connection().in_atomic_block:
             # robust: should the cache fail after the commit, whatever else waits for the commit still runs.
             transaction.on_commit(store, robust=True)
         else:  # where on_commit() would connect to the database first
             store()
-        return value
+        return values
 {% if cookiecutter.use_replica %}
 
-    # From the primary: it is kept for longer than a replica may lag.
-    refresh, ttl = value_to_keep(refresh, ttl)
+    # From the primary: they are kept for longer than a replica may lag.
+    refresh, ttl = values_to_keep(refresh, ttl)
 {% endif %}
 
-    if flush:
-        return refresh()
-    entry = cache.get(key)
-    if _is_fresh(entry):
-        return entry[1]
-    if transaction.get_connection().in_atomic_block:
-        return refresh()
-    return _refresh_once(key, refresh)
+    values = {} if flush or not computations else _fresh(cache.get_many(computations))
+    missing = [key for key in computations if key not in values]
+    if not missing:
+        return values
+    if flush or transaction.get_connection().in_atomic_block:
+        return values | refresh(missing)
+    return values | _refresh_once(missing, refresh)
 
 
 def make_key(name, *vary_on):
@@ -172,27 +150,36 @@ def _identity(value):
     )
 
 
-def _is_fresh(entry):
-    return entry is not None and time.time() < entry[0]
+def _lifetime(ttl):
+    return ttl * random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311
 
 
-def _refresh_once(key, refresh):
-    lock = f"{key}:lock"
+def _fresh(entries, since=0):
+    """Return the values that have not expired, or not so many seconds ago."""
+    now = time.time() - since
+    return {key: value for key, (expires, value) in entries.items() if now < expires}
+
+
+def _refresh_once(keys, refresh):
+    lock = make_key("lock", *sorted(keys))
     deadline = time.monotonic() + WAIT_SECONDS
     unheld = 0
     # Twice neither free nor held: the cache takes no writes, so nobody can be computing for others.
     while unheld < 2 and time.monotonic() < deadline:
         if cache.add(lock, True, LOCK_SECONDS):
             try:
-                entry = cache.get(key)  # another caller may have finished since the first look
-                return entry[1] if _is_fresh(entry) else refresh()
+                values = _fresh(cache.get_many(keys))  # another caller may have finished since the first look
+                missing = [key for key in keys if key not in values]
+                return values | refresh(missing) if missing else values
             finally:
                 cache.delete(lock)
-        found = cache.get_many([key, lock])
-        if key in found:
-            return found[key][1]
-        if lock in found:
+        found = cache.get_many([*keys, lock])
+        is_held = found.pop(lock, False)
+        values = _fresh(found, STALE_SECONDS)
+        if len(values) == len(keys):
+            return values
+        if is_held:
             time.sleep(POLL_SECONDS)
         else:
             unheld += 1
-    return refresh()
+    return refresh(keys)

@@ -1,5 +1,6 @@
 """What each request costs: a line in the log, `Server-Timing` in development, metrics where STATSD_URL is set."""
 
+import functools
 import logging
 import os
 import random
@@ -30,7 +31,7 @@ class Figures:
     """The id of a request, or of whatever else sets `current` to its figures, and what it has cost so far."""
 
     request = response = None
-    queries = cache_hits = cache_misses = 0
+    queries = cache_queries = cache_hits = cache_misses = 0
     seconds = database_seconds = 0.0
 
     def __init__(self, request_id=""):
@@ -51,7 +52,8 @@ def request_log(get_response):
         response.headers["X-Request-ID"] = figures.request_id
         if settings.DEBUG:
             database = f'db;dur={figures.database_seconds * 1000:.1f};desc="{figures.queries} queries"'
-            cache = f'cache;desc="{figures.cache_hits} hits, {figures.cache_misses} misses"'
+            counts = f"{figures.cache_hits} hits, {figures.cache_misses} misses, {figures.cache_queries} queries"
+            cache = f'cache;desc="{counts}"'
             response.headers["Server-Timing"] = f"total;dur={figures.seconds * 1000:.1f}, {database}, {cache}"
         return response
 
@@ -73,6 +75,7 @@ def log_request(**kwargs):
         "ms": round(seconds * 1000, 1),
         "queries": figures.queries,
         "database_ms": round(figures.database_seconds * 1000, 1),
+        "cache_queries": figures.cache_queries,
         "cache_hits": figures.cache_hits,
         "cache_misses": figures.cache_misses,
     }
@@ -80,7 +83,8 @@ def log_request(**kwargs):
     if not match or response.status_code >= 400 or settings.DEBUG:
         line["path"] = request.path
     what = f"{request.method} {line.get('path', line['route'])} {response.status_code}"
-    message = f"{what} in {line['ms']:.0f} ms, {figures.queries} SQL in {line['database_ms']:.0f} ms"
+    of_cache = f" and {figures.cache_queries} of the cache" if figures.cache_queries else ""
+    message = f"{what} in {line['ms']:.0f} ms, {figures.queries} SQL{of_cache} in {line['database_ms']:.0f} ms"
     if logger.isEnabledFor(logging.INFO):
         # logger.info() would look for its caller first, and no line says who called.
         record = logging.LogRecord(__name__, logging.INFO, __file__, 0, message, (), None)
@@ -103,11 +107,26 @@ def measured(execute, sql, params, many, context):
         return execute(sql, params, many, context)
     finally:
         seconds = perf_counter() - start
-        figures.queries += 1
+        if is_of_cache(sql):
+            figures.cache_queries += 1
+        else:
+            figures.queries += 1
         figures.database_seconds += seconds
         if seconds >= SLOW_QUERY:
             extra = {"ms": round(seconds * 1000, 1), "sql": str(sql), "code": code_line(sys._getframe(1))}
             logger.warning("Slow query: %.0f ms, %s", extra["ms"], extra["code"], extra=extra)
+
+
+def is_of_cache(sql):
+    """Tell whether a statement concerns the table of a cache, and nothing else."""
+    tables = [str(cache.get("LOCATION")) for cache in settings.CACHES.values()]
+    return isinstance(sql, str) and concerns(*tables)(sql) is not None
+
+
+@functools.cache
+def concerns(*tables):
+    names = "|".join(re.escape(f'"{table}"') for table in tables)
+    return re.compile(rf'\s*(SELECT [\w", ()*]+ FROM|INSERT INTO|UPDATE|DELETE FROM) ({names})').match
 
 
 def code_line(frame):

@@ -13,7 +13,8 @@ def send(url, line):
     """Send the figures of a request's log line to udp://host:port; times are in milliseconds."""
     tags = f"#route:{(line['route'] or 'none').translate(RESERVED)},status:{line['status'] // 100}xx"
     timers = (f"request.{name}:{line[name]}|ms|{tags}" for name in ("ms", "database_ms"))
-    counts = (f"request.{name}:{line[name]}|c|{tags}" for name in ("queries", "cache_hits", "cache_misses"))
+    counters = ("queries", "cache_queries", "cache_hits", "cache_misses")
+    counts = (f"request.{name}:{line[name]}|c|{tags}" for name in counters)
     emit(url, [*timers, *counts])
 
 

@@ -1,8 +1,8 @@
 from functools import partial
 
-from django.template import Library, Node, TemplateSyntaxError, Variable, VariableDoesNotExist
+from django.template import Library, Node, NodeList, TemplateSyntaxError, Variable, VariableDoesNotExist
 
-from ..cache import cached, flush_requested
+from ..cache import cached_many, flush_requested, make_key
 
 register = Library()
 
@@ -26,20 +26,35 @@ def may_be_missing(name, holder):
 
 
 class FragmentNode(Node):
-    def __init__(self, nodelist, ttl, name, vary_on):
-        self.nodelist, self.ttl, self.name, self.vary_on = nodelist, ttl, name, vary_on
+    child_nodelists = ("nodelist", "nodelist_empty")
+
+    def __init__(self, ttl, name, vary_on, loop, nodelist, nodelist_empty):
+        self.ttl, self.name, self.vary_on, self.loop = ttl, name, vary_on, loop
+        self.nodelist, self.nodelist_empty = nodelist, nodelist_empty
 
     def render(self, context):
         ttl = self.ttl.resolve(context)
         if not isinstance(ttl, (int, float)):
             raise TemplateSyntaxError(f"fragment {self.name!r}: the TTL {self.ttl} is {ttl!r}, not a number of seconds")
-        return cached(
-            f"fragment {self.name}",
+        scopes = [{}]
+        if self.loop:
+            variable, rows = self.loop
+            scopes = [{variable: row} for row in rows.resolve(context) or ()]
+        keys = [self.key(context, scope) for scope in scopes]
+        parts = cached_many(
             ttl,
-            partial(self.nodelist.render, context),
-            *(variable.resolve(context) for variable in self.vary_on),
+            {key: partial(self.render_part, context, scope) for key, scope in zip(keys, scopes, strict=True)},
             flush="request" in context and flush_requested(context["request"]),
         )
+        return "".join(parts[key] for key in keys) if keys else self.nodelist_empty.render(context)
+
+    def key(self, context, scope):
+        with context.push(scope):
+            return make_key(f"fragment {self.name}", *(variable.resolve(context) for variable in self.vary_on))
+
+    def render_part(self, context, scope):
+        with context.push(scope):
+            return self.nodelist.render(context)
 
 
 @register.tag
@@ -48,15 +63,33 @@ def fragment(parser, token):
 
     The TTL in seconds, a name, which is no variable even without quotes, and what the part varies on:
 {% raw %}    {% fragment LONG_TTL "sidebar" article %}…{% endfragment %}{% endraw %}.
+
+    With a loop at the end, there is a part for each member of a list, and the cache is asked for all of them at once:
+{% raw %}    {% fragment LONG_TTL "row" article for article in articles %}…{% empty %}…{% endfragment %}{% endraw %}.
+    There is no `forloop`: a part is the same wherever its member stands.
     """
     arguments = token.split_contents()[1:]
-    if len(arguments) < 2:
-        raise TemplateSyntaxError("fragment takes a TTL in seconds, a name, and what the part varies on")
+    arguments, loop = (arguments[:-4], arguments[-4:]) if arguments[-4::2] == ["for", "in"] else (arguments, [])
+    if len(arguments) < 2 or "for" in arguments:
+        raise TemplateSyntaxError(
+            "fragment takes a TTL in seconds, a name, what the part varies on, and perhaps: for article in articles"
+        )
     ttl, name, *vary_on = arguments
-    nodelist = parser.parse(["endfragment"])
-    parser.delete_first_token()
-    expressions = [parser.compile_filter(argument) for argument in vary_on]
-    for expression in expressions:
-        if expression.is_var:
-            expression.var = KnownVariable(expression.var.var)
-    return FragmentNode(nodelist, parser.compile_filter(ttl), name.strip("\"'"), expressions)
+    nodelist = parser.parse(["empty", "endfragment"] if loop else ["endfragment"])
+    nodelist_empty = NodeList()
+    if parser.next_token().contents == "empty":
+        nodelist_empty = parser.parse(["endfragment"])
+        parser.delete_first_token()
+    expressions = [known_variables(parser.compile_filter(argument)) for argument in vary_on]
+    if loop:
+        _, variable, _, rows = loop
+        if not any(expression.is_var and variable in (expression.var.lookups or ())[:1] for expression in expressions):
+            raise TemplateSyntaxError(f"fragment {name} does not vary on {variable}: all parts would be the same")
+        loop = variable, known_variables(parser.compile_filter(rows))
+    return FragmentNode(parser.compile_filter(ttl), name.strip("\"'"), expressions, loop, nodelist, nodelist_empty)
+
+
+def known_variables(expression):
+    if expression.is_var:
+        expression.var = KnownVariable(expression.var.var)
+    return expression
