@@ -92,7 +92,7 @@ def test_looks_written_by_hand(combinations):
             assert text == "" or text.endswith("\n"), file
             assert not text.endswith("\n\n"), file
             assert "\n\n\n\n" not in text, file
-            assert file.endswith((".py", ".py.example")) or "\n\n\n" not in text, file
+            assert file.endswith(".py") or "\n\n\n" not in text, file
             assert not any(line != line.rstrip() for line in text.splitlines()), file
 
 

@@ -69,7 +69,7 @@ my_project/scaling/timeouts.py
 my_project/settings/__init__.py
 my_project/settings/base.py
 my_project/settings/deploy.py
-my_project/settings/local.py.example
+my_project/settings/development.py
 my_project/static/css/site.css
 my_project/static/errors/413.html
 my_project/static/errors/429.html

@@ -1,6 +1,6 @@
 """For development machines only: a PostgreSQL of the project's own{% if cookiecutter.use_celery %}, and `make dev` with its Celery worker{% endif %}.
 
-settings/local.py, the tests and deploy/serve.py use it; nothing that is deployed does.
+settings/development.py, the tests and deploy/serve.py use it; nothing that is deployed does.
 """
 
 import socket
