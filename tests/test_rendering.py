@@ -8,6 +8,7 @@ from pathlib import Path
 from conftest import ROOT, clean_environment
 
 PATHS = """
+.cruft.json
 .gitattributes
 .gitignore
 .pre-commit-config.yaml
@@ -20,6 +21,7 @@ deploy/serve.py
 docs/architecture.md
 docs/operations.md
 docs/scaling.md
+docs/updates.md
 manage.py
 my_project/__init__.py
 my_project/accounts/__init__.py
