@@ -19,7 +19,7 @@ NO_SYNC = uv could not install everything, for the reason above. A package that 
 # find themselves, and call themselves for ever, when their folder is there a second time and spelled otherwise.
 export PATH := $(PATH):$(CURDIR)/.uv/bin
 
-.PHONY: help demo test lint lock bump
+.PHONY: help demo test lint lock bump release
 
 help:  ## Say what there is to do
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -43,6 +43,9 @@ lock: .venv/requirements  ## Pin all dependencies, the rendered project's too, a
 bump: .venv/requirements  ## Take the newest version of everything and run all tests
 	@UV=$(UV) $(PYTHON) scripts/lock.py --upgrade
 	@$(MAKE) --no-print-directory test
+
+release: .venv/requirements  ## Tag the version in pyproject.toml, if the CHANGELOG tells of it; AT=commit tags an older one
+	@$(PYTHON) scripts/release.py $(AT)
 
 # Made in a folder of its own and moved once it is whole: what was interrupted is never used. It may be moved on, too.
 .venv/requirements: requirements.txt | $(UV)

@@ -166,8 +166,9 @@ def main():
     own = ROOT / "requirements.txt"
     pinned = own.read_text(encoding="utf-8") if own.exists() else ""
     pyproject = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
-    written[own] = make_lock(makefile, pyproject, [pinned, pinned], sys.argv[1:])[1]
-    split(written[own])
+    updates = ROOT / "scripts" / FILES[0]  # what `make update` of a project installs
+    written[updates], written[own] = make_lock(makefile, pyproject, [pinned, pinned], sys.argv[1:])
+    split(written[updates]), split(written[own])
 
     for file, text in written.items():
         file.write_text(text, encoding="utf-8")

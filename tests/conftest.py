@@ -7,6 +7,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from functools import cache
@@ -202,6 +203,19 @@ def set_up(cookies_session):
     # A PostgreSQL that is still stopping would remove files while the folder is removed.
     for path in paths:
         wait_until_gone(path)
+
+
+@pytest.fixture(scope="session")
+def cruft(tmp_path_factory):
+    """The program cruft, in an environment of its own; None where it cannot be installed, which is a failure in CI."""
+    folder = tmp_path_factory.mktemp("cruft") / "environment"
+    for command in (
+        ["uv", "venv", "--python", sys.executable, folder],
+        ["uv", "pip", "install", "--python", folder, "cruft==2.16.0"],
+    ):
+        ran = subprocess.run(command, cwd=ROOT, env=clean_environment(), capture_output=True, text=True)
+        assert ran.returncode == 0 or not os.environ.get("CI"), ran.stderr
+    return folder / "bin" / "cruft" if ran.returncode == 0 else None
 
 
 @pytest.fixture(scope="session")

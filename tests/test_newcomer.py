@@ -485,4 +485,4 @@ def test_cache_switch(project, switch, backend):
 def test_help_names_every_command(project):
     listed = re.findall(r"^make (\w+) +\S", project.run("make").stdout, re.MULTILINE)
 
-    assert listed == ["help", "setup", "dev", "app", "serve", "test", "loadtest", "lint", "lock"]
+    assert listed == ["help", "setup", "dev", "app", "serve", "test", "loadtest", "lint", "lock", "update"]

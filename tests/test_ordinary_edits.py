@@ -249,6 +249,7 @@ def make_ordinary_edits(project):
         (r"^(MIDDLEWARE = \[(\n.+)+)\n\]", r'\1\n    "library.views.greet",\n]'),
         ("^LANGUAGE_CODE = .+", 'LANGUAGE_CODE = "de"\n\nUSE_I18N = True'),
         ("^DEFAULT_FROM_EMAIL = .+", 'DEFAULT_FROM_EMAIL = "The library <books@example.org>"'),
+        (r'"img-src": \[CSP.SELF', '"img-src": [CSP.SELF, "https://images.example.com"'),
         ("^SHORT_TTL = .+", "SHORT_TTL = 5 * 60"),
         ("^MIDDLE_TTL = .+", "MIDDLE_TTL = 20 * 60"),
         ("^LONG_TTL = .+", "LONG_TTL = 2 * 60 * 60"),

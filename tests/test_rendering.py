@@ -8,6 +8,7 @@ from pathlib import Path
 from conftest import ROOT, clean_environment
 
 PATHS = """
+.cruft.json
 .gitattributes
 .gitignore
 .pre-commit-config.yaml
@@ -33,6 +34,7 @@ docs/architecture.md
 docs/operations.md
 docs/scaling.md
 docs/third-party.md
+docs/updates.md
 manage.py
 my_project/__init__.py
 my_project/accounts/__init__.py
@@ -109,7 +111,7 @@ my_project/scaling/timeouts.py
 my_project/settings/__init__.py
 my_project/settings/base.py
 my_project/settings/deploy.py
-my_project/settings/local.py.example
+my_project/settings/development.py
 my_project/static/css/site.css
 my_project/static/errors/413.html
 my_project/static/errors/429.html

@@ -118,3 +118,17 @@ def test_wrong_config_of_a_settings_module_among_the_options(project, tmp_path):
     assert ran.returncode == 1
     assert "COLOUR" in ran.stdout
     assert "Traceback" not in ran.stdout
+
+
+def test_local_py_follows_the_options(set_up, tmp_path):
+    """local.py outlives options that come and go: what it imports is tracked."""
+    without, with_celery = set_up(), set_up(use_celery=True)
+    for project, other in ((without, with_celery), (with_celery, without)):
+        copy = project.copy(tmp_path / other.path.parent.name)
+        local = copy.package / "settings" / "local.py"
+        local.write_text((other.package / "settings" / "local.py").read_text() + "\nLANGUAGE_CODE = 'sv'\n")
+
+        shown = copy.manage("diffsettings").stdout
+
+        assert "LANGUAGE_CODE = 'sv'" in shown
+        assert ("CELERY_TASK_ALWAYS_EAGER = True" in shown) is (project is with_celery)

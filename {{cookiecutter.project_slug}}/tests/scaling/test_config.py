@@ -127,7 +127,7 @@ def test_all_problems_at_once(write):
 @pytest.mark.parametrize(
     ("key", "hint"),
     [
-        ("DEBUG", "; it is off on every server, and on in settings/local.py, which is for your own machine"),
+        ("DEBUG", "; it is off on every server, and on in settings/development.py"),
         ("DATABASES", ", use DATABASE_URL: a URL such as postgresql://user:password@host:5432/name"),
         ("EMAIL_HOST", ", use EMAIL_URL: a URL such as smtp+tls://user:password@host:587, or null"),
         ("SECRET", ", use SECRET_KEY: a random text of at least 50 characters"),

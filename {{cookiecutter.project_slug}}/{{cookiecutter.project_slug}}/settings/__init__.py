@@ -1,4 +1,7 @@
-"""Settings: base.py holds everywhere, deploy.py on every server, local.py on your machine only."""
+"""Settings: base.py holds everywhere, deploy.py on every server, development.py on your machine.
+
+local.py, which git ignores, says which of the two it is on this machine, and changes what it likes.
+"""
 
 import os
 from pathlib import Path

@@ -82,8 +82,8 @@ HINTS = {
     "CACHES": "the cache is a table of the database, as settings/base.py says",
     "CACHE_URL": "the cache is a table of the database, as settings/base.py says",
 {% endif %}
-    "DEBUG": "it is off on every server, and on in settings/local.py, which is for your own machine",
-    "DJANGO_DEBUG": "DEBUG is off on every server, and on in settings/local.py, which is for your own machine",
+    "DEBUG": "it is off on every server, and on in settings/development.py",
+    "DJANGO_DEBUG": "DEBUG is off on every server, and on in settings/development.py",
     "DJANGO_SETTINGS_MODULE": "it is set in the environment",
 }
 

@@ -1,7 +1,7 @@
 """For development machines only: a PostgreSQL of the project's own{{ ', a Celery worker' if cookiecutter.use_celery else '' }}, and the pages below /dev/.
 
-settings/local.py, the tests and deploy/serve.py use it; nothing that is deployed does. Its pages are there where
-INSTALLED_APPS has it as an app, which is in settings/local.py.
+settings/development.py, the tests and deploy/serve.py use it; nothing that is deployed does. Its pages are there where
+INSTALLED_APPS has it as an app, which is in settings/development.py.
 """
 
 import socket

@@ -1,4 +1,4 @@
-"""Settings of your machine. `make setup` copies this file to local.py, which git ignores: change it as you like."""
+"""Settings of the machines of developers. What only yours needs is in local.py, which imports these."""
 
 import os
 
