@@ -814,8 +814,7 @@ def test_keys_name_the_project_and_the_environment():
     assert deploy.CACHES["default"]["KEY_PREFIX"] == prefix
 
 
-@pytest.mark.parametrize("backend", ["{{ cookiecutter.project_slug }}.scaling.cache.database_cache.DatabaseCache"], indirect=True)
-def test_incr(backend):
+def test_incr():
     """Nobody's addition is lost, and the number expires when it would have."""
     with pytest.raises(ValueError, match="number"):
         cache.incr("number")
