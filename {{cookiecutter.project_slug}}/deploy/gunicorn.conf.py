@@ -77,5 +77,5 @@ def post_worker_init(worker):
 {% endif %}
     faulthandler.enable()  # a worker that gunicorn ends for its silence leaves the stacks of its threads in the log
     if ready:
-        with contextlib.suppress(BrokenPipeError):  # of one that takes the place of another
+        with contextlib.suppress(BrokenPipeError):  # a worker started later: deploy/web.py no longer reads
             os.write(int(ready), f"{worker.cfg.workers} {timeouts.DRAIN}\n".encode())

@@ -1,6 +1,6 @@
 """`make serve`: what servers run, but over plain HTTP on this machine and on the project's own PostgreSQL.
 
-The keys in .local/config.json, which is yours, go before what is filled in here.
+The keys in .local/config.json, which is yours, replace what is filled in here.
 """
 
 import json

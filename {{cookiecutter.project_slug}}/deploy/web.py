@@ -34,6 +34,9 @@ BACKLOG = 2048
 # The number of the listening socket, here and in gunicorn: where systemd puts those that it opens
 SOCKET = 3
 
+# Of prctl(2): the signal that a process gets when its parent dies
+PR_SET_PDEATHSIG = 1
+
 
 def say(level, message):
     """Write a line that looks like the site's; its logging would keep this process on the code of the first start."""
@@ -64,7 +67,7 @@ def before_exec():
     """Tell gunicorn, in its process, that the socket is meant for it, and to stop when this process is killed."""
     os.environ["LISTEN_PID"] = str(os.getpid())
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 class Gunicorn:
@@ -73,14 +76,14 @@ class Gunicorn:
     def __init__(self, command, draining):
         self.is_ready = self.is_leaving = False
         self.drain = 0
-        self.told = b""
+        self.received = b""
         self.give_up_at = time.monotonic() + START
-        pipe, of_workers = os.pipe()
+        pipe, workers_end = os.pipe()
         os.set_blocking(pipe, False)
         self.pipe = open(pipe, "rb", buffering=0)  # noqa: SIM115  closed when all workers are ready
-        os.environ |= {"LISTEN_FDS": "1", "READY_FD": str(of_workers), "DRAINING_FD": str(draining)}
-        self.process = subprocess.Popen(command, pass_fds=[SOCKET, of_workers, draining], preexec_fn=before_exec)
-        os.close(of_workers)
+        os.environ |= {"LISTEN_FDS": "1", "READY_FD": str(workers_end), "DRAINING_FD": str(draining)}
+        self.process = subprocess.Popen(command, pass_fds=[SOCKET, workers_end, draining], preexec_fn=before_exec)
+        os.close(workers_end)
 
     def leave(self, number=signal.SIGTERM):
         self.is_leaving = True
@@ -88,8 +91,8 @@ class Gunicorn:
 
     def read(self):
         """Read a line of each worker that is ready: how many there are to be, and for how many seconds to drain."""
-        self.told += self.pipe.read(4096) or b""
-        if lines := self.told.splitlines():
+        self.received += self.pipe.read(4096) or b""
+        if lines := self.received.splitlines():
             workers, self.drain = map(int, lines[-1].split())
             self.is_ready = len(lines) >= workers
 

@@ -26,7 +26,7 @@ from django.db import connections
 from django.test import Client, override_settings
 from whitenoise.storage import CompressedManifestStaticFilesStorage
 
-# Before anything of the project is imported: by default its settings are local.py, which a machine for tests has not.
+# Before anything of the project is imported: its settings would be local.py, which does not exist where only tests run.
 os.environ["DJANGO_SETTINGS_MODULE"] = "{{ cookiecutter.project_slug }}.settings.deploy"
 
 from {{ cookiecutter.project_slug }}.config import Config
@@ -77,8 +77,8 @@ for database in settings.DATABASES.values():
 @pytest.fixture(scope="session", autouse=True)
 def collected_static_files(tmp_path_factory):
     """Collect the static files, without which no page renders; to compress those of large apps would take minutes."""
-    whole = mock.patch.object(CompressedManifestStaticFilesStorage, "compress_files", return_value=[])
-    with override_settings(STATIC_ROOT=tmp_path_factory.mktemp("static")), whole:
+    uncompressed = mock.patch.object(CompressedManifestStaticFilesStorage, "compress_files", return_value=[])
+    with override_settings(STATIC_ROOT=tmp_path_factory.mktemp("static")), uncompressed:
         call_command("collectstatic", interactive=False, verbosity=0)
         yield
 

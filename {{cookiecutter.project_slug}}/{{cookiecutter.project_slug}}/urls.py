@@ -10,7 +10,9 @@ from .scaling.http.rate_limit import rate_limited
 
 handler500 = "{{ cookiecutter.project_slug }}.scaling.http.deadline.handler500"
 
+# The admin's pages count under the same names, so both pages share one limit.
 admin.site.login = rate_limited("login", account="username", only_failures=True)(admin.site.login)
+admin.site.password_change = rate_limited("password_change", only_failures=True)(admin.site.password_change)
 
 urlpatterns = [
     path("", TemplateView.as_view(template_name="home.html"), name="home"),

@@ -21,7 +21,7 @@ class SignUpForm(auth.UserCreationForm):
         fields = [User.USERNAME_FIELD, *User.REQUIRED_FIELDS]
         widgets = {"email": forms.EmailInput(attrs={"autocomplete": "email"})}
 {% if cookiecutter.login_with == "username" %}
-        help_texts = {"email": _("Where a link goes to when you have forgotten your password.")}
+        help_texts = {"email": _("We send a link here if you forget your password.")}
 {% endif %}
 
     def __init__(self, *args, **kwargs):

@@ -15,11 +15,12 @@ from .forms import {{ 'PasswordResetForm, ' if cookiecutter.use_celery else '' }
 from .models import User
 
 
+# No cache keeps any of these pages, that of the browser included: "back" would show them to the next person at the
+# machine. LoginView and PasswordResetConfirmView have never_cache from Django.
 def decorate(*decorators):
     return method_decorator(decorators, name="dispatch")
 
 
-# No cache keeps these pages, that of the browser included: "back" would show them to the next person at the machine.
 @decorate(never_cache)
 class AccountView(LoginRequiredMixin, TemplateView):
     template_name = "accounts/account.html"
@@ -52,7 +53,7 @@ class LoginView(views.LoginView):
     template_name = "accounts/login.html"
 
 
-@decorate(never_cache)
+@decorate(never_cache, rate_limited("password_change", only_failures=True))
 class PasswordChangeView(views.PasswordChangeView):
     template_name = "accounts/password_change.html"
 

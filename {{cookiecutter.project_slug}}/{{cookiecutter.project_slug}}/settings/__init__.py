@@ -1,6 +1,6 @@
-"""Settings: base.py holds everywhere, deploy.py on every server, development.py on your machine.
+"""base.py holds everywhere, deploy.py on servers, development.py on the machines of developers.
 
-local.py, which git ignores, says which of the two it is on this machine, and changes what it likes.
+local.py, which git ignores, chooses between the two on this machine, and has what is to differ here.
 """
 
 import os

@@ -92,7 +92,7 @@ SECURE_CSP = {
     "frame-ancestors": [CSP.NONE],
 }
 
-# What pages below a path may besides, for apps with pages of their own: docs/third-party.md
+# What pages below a path may load besides, for apps that bring their own pages: docs/third-party.md
 CSP_BELOW = {}
 
 PERMISSIONS_POLICY = "camera=(), geolocation=(), microphone=(), payment=(), usb=()"
@@ -170,10 +170,11 @@ AUTH_PASSWORD_VALIDATORS = [
 ]
 
 # Attempts that one address has within so many seconds, and how many of these for the same account. Logins, the admin's
-# included, count if they fail; of IPv6, all that begin with the same 64 bits are one address.
+# included, and old passwords count if they fail; of IPv6, all that begin with the same 64 bits are one address.
 RATE_LIMITS = {
     "login": {"seconds": 15 * 60, "per_address": 50, "per_account": 10},
     "signup": {"seconds": 60 * 60, "per_address": 50, "per_account": 10},
+    "password_change": {"seconds": 15 * 60, "per_address": 50, "per_account": 10},
     "password_reset": {"seconds": 60 * 60, "per_address": 20, "per_account": 5},
 }
 

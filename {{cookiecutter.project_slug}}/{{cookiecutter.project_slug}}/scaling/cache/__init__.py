@@ -79,7 +79,7 @@ def cached_many(ttl, computations, flush=False):
         for value in values.values():
             if isinstance(value, models.QuerySet):
                 len(value)  # its rows are read now, not when it is stored
-        entries = {key: (time.time() + _lifetime(ttl), value) for key, value in values.items()}
+        entries = {key: (time.time() + lifetime(ttl), value) for key, value in values.items()}
         store = partial(cache.set_many, entries, ttl * (1 + JITTER) + STALE_SECONDS)
         if transaction.get_connection().in_atomic_block:
             # robust: should the cache fail after the commit, whatever else waits for the commit still runs.
@@ -93,13 +93,13 @@ def cached_many(ttl, computations, flush=False):
     refresh, ttl = values_to_keep(refresh, ttl)
 {% endif %}
 
-    values = {} if flush or not computations else _fresh(cache.get_many(computations))
+    values = {} if flush or not computations else fresh(cache.get_many(computations))
     missing = [key for key in computations if key not in values]
     if not missing:
         return values
     if flush or transaction.get_connection().in_atomic_block:
         return values | refresh(missing)
-    return values | _refresh_once(missing, refresh)
+    return values | refresh_once(missing, refresh)
 
 
 def make_key(name, *vary_on):
@@ -108,7 +108,7 @@ def make_key(name, *vary_on):
     A saved row counts by its primary key and its `cache_key`, if it has one; a query set, page, list or tuple by its
     members; all anonymous users as one; everything else by type and value: 1, "1" and True are three keys.
     """
-    return hashlib.sha256(repr([str(name), *map(_identity, vary_on)]).encode()).hexdigest()
+    return hashlib.sha256(repr([str(name), *map(identity, vary_on)]).encode()).hexdigest()
 
 
 def flush_requested(request):
@@ -121,14 +121,14 @@ def ttls(request):
     return {name: getattr(settings, name) for name in ("SHORT_TTL", "MIDDLE_TTL", "LONG_TTL", "FOREVER_TTL")}
 
 
-def _identity(value):
+def identity(value):
     """Return what is the same in every process, and of no other value; isinstance() sees through SimpleLazyObject."""
     if value is None:
         return None
     if isinstance(value, Enum):
         # Choices are what a row from the database has in their place: plain text, or a number.
         kind = value.__class__
-        return _identity(value.value) if issubclass(kind, SCALARS) else (kind.__module__, kind.__qualname__, value.name)
+        return identity(value.value) if issubclass(kind, SCALARS) else (kind.__module__, kind.__qualname__, value.name)
     if isinstance(value, Promise):  # a translation in the language of now
         return ("str", str(value))
     for kind in SCALARS:
@@ -138,9 +138,9 @@ def _identity(value):
         if value._state.adding or value.pk is None:
             raise ValueError(f"A cache key cannot vary on {value!r}: it is not saved.")
         model = value._meta.concrete_model._meta.label_lower
-        return ("row", model, _identity(value.pk), _identity(getattr(value, "cache_key", None)))
+        return ("row", model, identity(value.pk), identity(getattr(value, "cache_key", None)))
     if isinstance(value, (Sequence, models.QuerySet)):
-        return [_identity(member) for member in value]
+        return [identity(member) for member in value]
     if getattr(value, "is_anonymous", False) is True:
         return ("anonymous",)
     raise TypeError(
@@ -150,17 +150,17 @@ def _identity(value):
     )
 
 
-def _lifetime(ttl):
+def lifetime(ttl):
     return ttl * random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311
 
 
-def _fresh(entries, since=0):
+def fresh(entries, since=0):
     """Return the values that have not expired, or not so many seconds ago."""
     now = time.time() - since
     return {key: value for key, (expires, value) in entries.items() if now < expires}
 
 
-def _refresh_once(keys, refresh):
+def refresh_once(keys, refresh):
     lock = make_key("lock", *sorted(keys))
     deadline = time.monotonic() + WAIT_SECONDS
     unheld = 0
@@ -168,14 +168,14 @@ def _refresh_once(keys, refresh):
     while unheld < 2 and time.monotonic() < deadline:
         if cache.add(lock, True, LOCK_SECONDS):
             try:
-                values = _fresh(cache.get_many(keys))  # another caller may have finished since the first look
+                values = fresh(cache.get_many(keys))  # another caller may have finished since the first look
                 missing = [key for key in keys if key not in values]
                 return values | refresh(missing) if missing else values
             finally:
                 cache.delete(lock)
         found = cache.get_many([*keys, lock])
         is_held = found.pop(lock, False)
-        values = _fresh(found, STALE_SECONDS)
+        values = fresh(found, STALE_SECONDS)
         if len(values) == len(keys):
             return values
         if is_held:

@@ -41,7 +41,7 @@ class DatabaseCache(CountedCache, db.DatabaseCache):
         return [] if self.write(data, timeout, version) == len(data) else list(data)
 
     def add(self, key, value, timeout=DEFAULT_TIMEOUT, version=None):
-        return self.write({key: value}, timeout, version, only_expired=True) == 1
+        return self.write({key: value}, timeout, version, overwrite=False) == 1
 
     def incr(self, key, delta=1, version=None):
         """Add to a number, one process after the other, and let it expire when it would have; Django's does neither."""
@@ -59,8 +59,8 @@ class DatabaseCache(CountedCache, db.DatabaseCache):
             cursor.execute(update, [encoded(number, self.pickle_protocol), key_of_row])
         return number
 
-    def write(self, data, timeout, version, only_expired=False):
-        """Write entries, or only those that are new or have expired; return how many, 0 if the database takes none."""
+    def write(self, data, timeout, version, overwrite=True):
+        """Write entries, without `overwrite` only those that are new or have expired; return how many, 0 in an outage."""
         connection = connections[router.db_for_write(self.cache_model_class)]
         table, now = connection.ops.quote_name(self._table), timezone.now()
         end = self.get_backend_timeout(timeout)
@@ -68,7 +68,7 @@ class DatabaseCache(CountedCache, db.DatabaseCache):
         keys = [self.make_and_validate_key(key, version) for key in data]
         values = [encoded(value, self.pickle_protocol) for value in data.values()]
         sql, parameters = WRITE.format(table=table), [expires, keys, values]
-        if only_expired:
+        if not overwrite:
             sql, parameters = f"{sql} WHERE {table}.expires < %s", [*parameters, now]
         with connection.cursor() as cursor:
             if random.random() * COUNT_EVERY < len(data):  # noqa: S311

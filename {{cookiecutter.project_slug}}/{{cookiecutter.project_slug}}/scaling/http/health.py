@@ -105,12 +105,12 @@ def database_answers():
     oldest = time.monotonic() - MAX_AGE
     with _lock:
         if _answered_at < oldest:
-            _answer = _ask_database()
+            _answer = ask_database()
             _answered_at = time.monotonic()
         return _answer
 
 
-def _ask_database():
+def ask_database():
     """Run a query on a connection of its own, neither of which can take longer than timeouts.READY in all.
 
     libpq itself would wait for ever for an answer of a server that hangs.

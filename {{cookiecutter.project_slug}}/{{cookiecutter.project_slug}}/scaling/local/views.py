@@ -15,7 +15,7 @@ from django.views.decorators.csp import csp_override
 from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_POST
 
-from . import mail as kept
+from . import mail as mailbox
 from .forms import SampleForm
 
 # Of a mail: everything that mail programs show, and no scripts. Its links open in a tab, where there is no sandbox.
@@ -49,25 +49,25 @@ def samples(request):
 
 
 def mails(request):
-    return render(request, "dev/mails.html", {"mails": kept.newest(), "folder": kept.FOLDER})
+    return render(request, "dev/mails.html", {"mails": mailbox.newest(), "folder": mailbox.FOLDER})
 
 
 def mail(request, name):
-    return render(request, "dev/mail.html", {"mail": find(name)})
+    return render(request, "dev/mail.html", {"mail": mail_or_404(name)})
 
 
 @xframe_options_exempt
 @csp_override(CSP_OF_MAIL)
 def mail_html(request, name):
     """Show the HTML of a mail as it is; as a stream, which the debug toolbar leaves alone."""
-    return StreamingHttpResponse(['<!doctype html><base target="_blank">', find(name).html])
+    return StreamingHttpResponse(['<!doctype html><base target="_blank">', mail_or_404(name).html])
 
 
-def find(name):
+def mail_or_404(name):
     try:
-        return kept.Mail(name)
+        return mailbox.Mail(name)
     except FileNotFoundError:
-        raise Http404(f"{name} is not in {kept.FOLDER}") from None
+        raise Http404(f"{name} is not in {mailbox.FOLDER}") from None
 
 
 def document(request, name):

@@ -1,3 +1,5 @@
+"""The template tag `fragment`, which caches a part of a page."""
+
 from functools import partial
 
 from django.template import Library, Node, NodeList, TemplateSyntaxError, Variable, VariableDoesNotExist
