@@ -90,7 +90,7 @@ def test_commands_of_the_readme():
     """`make demo` is run below, the next three by every test that renders a project, and `make test` is this run."""
     assert commands(ROOT / "README.md") == [
         "make demo",
-        "uvx cookiecutter gh:org/cookiecutter-django-scale",
+        "uvx cookiecutter ~/cookiecutter-django-scale",
         "cd my_project",
         "make dev",
         "make test",

@@ -5,6 +5,7 @@ import functools
 import getpass
 import http.client
 import json
+import os
 import re
 import signal
 import socket
@@ -570,6 +571,86 @@ def test_sighup_under_load(served, tmp_path, record_property):
         wait_until(lambda: site.probe("/readyz").status == 503, site, 1)
     finally:
         config.write_text(original)
+        site.stop()
+
+
+def test_reload_of_broken_views(served, tmp_path):
+    """Views are loaded before a worker counts as ready, and only once: what is on the disk may be another release."""
+    site = Site(served, served.environment(TRUSTED_PROXIES=["127.0.0.1"]), tmp_path / "log").wait()
+    views = served.package / "accounts" / "views.py"
+    original = views.read_text()
+    try:
+        views.write_text(original + "\nraise RuntimeError('broken')\n")
+        wait_until(lambda: len(servers.workers(site)) == 2, site, 10)
+        before = servers.workers(site)
+        assert site.get("/").status == 200
+        site.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: "the one before goes on serving" in site.log.read_text(), site, 20)
+        assert [site.get("/").status for _ in range(8)] == [200] * 8
+        for _ in range(5):  # the last one counts
+            site.process.send_signal(signal.SIGHUP)
+            time.sleep(0.1)
+        views.write_text(original)
+        site.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: len(now := servers.workers(site)) == 2 and not {*now} & {*before}, site, 20)
+        assert site.get("/").status == 200
+    finally:
+        views.write_text(original)
+        assert site.stop(signal.SIGQUIT) == 0
+
+
+@pytest.mark.parametrize("output", ["nobody reads", "is full"])
+def test_output_that_nobody_takes(served, tmp_path, output):
+    """It drains, and a reload that fails changes nothing, as ever."""
+    readable, writable = os.pipe()
+    if output == "is full":
+        os.set_blocking(writable, False)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                os.write(writable, bytes(4096))
+        os.set_blocking(writable, True)
+    port = free_port()
+    environment = served.environment(TRUSTED_PROXIES=["127.0.0.1"])
+    command = [served.python, "deploy/web.py", "--bind", f"127.0.0.1:{port}"]
+    process = subprocess.Popen(command, cwd=served.path, env=environment, stdout=writable, stderr=subprocess.DEVNULL)
+    if output == "nobody reads":
+        os.close(readable)
+    os.close(writable)
+    pool = urllib3.HTTPConnectionPool("127.0.0.1", port, retries=urllib3.Retry(20, backoff_factor=0.2), timeout=30)
+    try:
+        assert pool.request("GET", "/livez").status == 200
+        config = Path(environment["DJANGO_CONFIG"])
+        config.write_text("{}")
+        process.send_signal(signal.SIGHUP)
+        time.sleep(4)
+        assert pool.request("GET", "/livez").status == 200
+        process.terminate()
+        time.sleep(1)
+        assert pool.request("GET", "/readyz", retries=False).json()["degraded"] == ["draining"]
+        assert process.wait(30) == 0
+    finally:
+        process.kill()
+
+
+def test_address_of_another_server(served, tmp_path):
+    """It is not taken from it, and the reason is a sentence."""
+    address = f"unix:{tmp_path / 'socket'}"
+    site = Site(served, served.environment(), tmp_path / "log", bind=address)
+    command = [served.python, "deploy/web.py", "--bind"]
+    try:
+        wait_until(lambda: "Booting worker" in site.log.read_text(), site, 20)
+        for bind, reason in {
+            address: "another process listens there",
+            "127.0.0.1": "expected HOST:PORT",
+            "unix:/no/such/folder/socket": "No such file or directory",
+        }.items():
+            ran = subprocess.run([*command, bind], cwd=served.path, capture_output=True, text=True, check=False)
+            assert (ran.returncode, ran.stderr.count("\n")) == (1, 1)
+            assert f"--bind {bind}: " in ran.stderr
+            assert reason in ran.stderr
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(tmp_path / "socket"))
+    finally:
         site.stop()
 
 

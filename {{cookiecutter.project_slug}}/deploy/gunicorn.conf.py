@@ -5,6 +5,8 @@ import faulthandler
 import gc
 import os
 
+from django.db import connections
+from django.urls import get_resolver
 from gunicorn import glogging
 
 from {{ cookiecutter.project_slug }}.config import Config
@@ -65,7 +67,13 @@ ready = os.environ.pop("READY_FD", None)
 
 
 def when_ready(server):
-    """Leave what the parent has loaded, and the workers share with it, to no garbage collection that would copy it."""
+    """Load the rest of the site, which workers would else load with their first request, whatever it is by then.
+
+    What has been loaded stays out of garbage collections, which would copy it in each worker.
+    """
+    get_resolver().url_patterns  # noqa: B018
+    get_resolver().resolve_error_handler(500)
+    connections.close_all()  # two processes must not talk on one
     gc.collect()
     gc.freeze()
 

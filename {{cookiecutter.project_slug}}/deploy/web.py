@@ -39,23 +39,34 @@ PR_SET_PDEATHSIG = 1
 
 
 def say(level, message):
-    """Write a line that looks like the site's; its logging would keep this process on the code of the first start."""
+    """Write a line that looks like the site's, unless nobody reads; this process must not load the site's code."""
     line = {"time": f"{datetime.now(UTC):%FT%T.%fZ}", "level": level, "logger": "deploy.web", "message": message}
-    sys.stdout.write(json.dumps(line) + "\n")
-    sys.stdout.flush()
+    with suppress(OSError):
+        if select.select([], [1], [], 1)[1]:
+            os.write(1, f"{json.dumps(line)}\n".encode())
 
 
 def listen(address):
     """Return a socket that listens on HOST:PORT, or on unix:PATH for this user and this group."""
-    if not address.startswith("unix:"):
-        host, _, port = address.rpartition(":")
-        family = socket.AF_INET6 if host.startswith("[") else socket.AF_INET
-        return socket.create_server((host.strip("[]"), int(port)), family=family, backlog=BACKLOG)
-    path = address.removeprefix("unix:")
-    with suppress(FileNotFoundError):
-        if stat.S_ISSOCK(os.stat(path).st_mode):
-            os.unlink(path)  # the last one's
+    if address.startswith("unix:/"):
+        return listen_on_file(address.removeprefix("unix:"))
+    host, _, port = address.rpartition(":")
+    if not (host and port.isdecimal()):
+        raise ValueError("expected HOST:PORT, such as 127.0.0.1:8000, or unix:/PATH")
+    family = socket.AF_INET6 if host.startswith("[") else socket.AF_INET
+    return socket.create_server(
+        (host.strip("[]"), int(port)), family=family, backlog=BACKLOG, dualstack_ipv6=host == "[::]"
+    )
+
+
+def listen_on_file(path):
+    """Return a socket in place of the last one's, unless somebody still answers there."""
     listener = socket.socket(socket.AF_UNIX)
+    if os.path.exists(path) and stat.S_ISSOCK(os.stat(path).st_mode):
+        with socket.socket(socket.AF_UNIX) as client:
+            if client.connect_ex(path) == 0:
+                raise ValueError("another process listens there")
+        os.unlink(path)
     umask = os.umask(0o007)
     listener.bind(path)
     os.umask(umask)
@@ -116,11 +127,13 @@ class Web:
         """Do what a signal asks for."""
         drain = max(gunicorn.drain for gunicorn in self.generations)
         if number == signal.SIGHUP and not self.stop_at:
+            if not self.generations[-1].is_ready:
+                self.generations[-1].leave()  # it may have read what has changed since
             self.start()
         elif number == signal.SIGTERM and not self.stop_at:
-            say("info", f"SIGTERM: stops in {drain} s.")
             os.pwrite(self.draining.fileno(), b"\1", 0)
             self.stop_at = time.monotonic() + drain
+            say("info", f"SIGTERM: stops in {drain} s.")
         elif number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
             self.stop(number)
 
@@ -146,13 +159,14 @@ class Web:
         if gunicorn.process.poll() is not None:
             self.generations.remove(gunicorn)
             self.status = gunicorn.process.returncode
-            if not gunicorn.is_leaving:
+            if gunicorn.is_leaving:
+                self.status = max(self.status, 0)  # one that is told to leave while it starts ends of the signal
+            else:
                 others = "the one before goes on serving" if self.generations else "there is no other"
                 say("error", f"gunicorn has ended with status {self.status}: {others}.")
 
-    def run(self):
-        """Look after them until the last one has ended."""
-        signals = caught_signals()
+    def run(self, signals):
+        """Look after them until the last one has ended; return its status."""
         while self.generations:
             if select.select([signals], [], [], 0.05)[0]:
                 for number in os.read(signals, 64):
@@ -177,15 +191,19 @@ def caught_signals():
 def main():
     """Serve until a signal ends it; return gunicorn's status."""
     arguments = argparse.ArgumentParser(allow_abbrev=False, description="Run gunicorn, and replace it without a pause.")
-    arguments.add_argument("--bind", default="127.0.0.1:8000", help="HOST:PORT or unix:PATH (default: %(default)s)")
+    arguments.add_argument("-b", "--bind", default="127.0.0.1:8000", help="HOST:PORT or unix:/PATH; or %(default)s")
     known, options = arguments.parse_known_args()
+    signals = caught_signals()
     if os.environ.get("LISTEN_PID") != str(os.getpid()):  # else systemd has opened the socket already
-        listener = listen(known.bind)
+        try:
+            listener = listen(known.bind)
+        except (OSError, ValueError) as error:
+            sys.exit(f"--bind {known.bind}: {error}")
         if listener.fileno() != SOCKET:
             os.dup2(listener.fileno(), SOCKET)
             listener.close()
     config = os.path.join(os.path.dirname(__file__), "gunicorn.conf.py")
-    status = Web([sys.executable, "-m", "gunicorn", f"--config={config}", *options]).run()
+    status = Web([sys.executable, "-m", "gunicorn", f"--config={config}", *options]).run(signals)
     sys.exit(status if status >= 0 else 128 - status)
 
 

@@ -766,6 +766,20 @@ def test_database_cache_takes_no_writes(in_transaction):
             cursor.execute("SET default_transaction_read_only = off")
 
 
+@pytest.mark.parametrize("count_every", [1, 10**9])
+def test_write_in_a_transaction_that_will_be_rolled_back(monkeypatch, count_every):
+    monkeypatch.setattr(database_cache, "COUNT_EVERY", count_every)
+    with transaction.atomic():
+        transaction.set_rollback(True)
+        assert cache.set_many({"a": 1}) == ["a"]
+        assert cache.add("a", 1) is False
+
+
+def test_two_keys_of_the_same_name():
+    assert cache.set_many({1: "first", "1": "last", "other": "kept"}) == []
+    assert cache.get_many(["1", "other"]) == {"1": "last", "other": "kept"}
+
+
 def test_database_cache_makes_room(settings, monkeypatch):
     """What has expired goes first, then a third."""
     monkeypatch.setattr(database_cache, "COUNT_EVERY", 1)

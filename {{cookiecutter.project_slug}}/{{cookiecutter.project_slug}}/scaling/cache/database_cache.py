@@ -38,10 +38,10 @@ class DatabaseCache(CountedCache, db.DatabaseCache):
         self.set_many({key: value}, timeout, version)
 
     def set_many(self, data, timeout=DEFAULT_TIMEOUT, version=None):
-        return [] if self.write(data, timeout, version) == len(data) else list(data)
+        return [] if self.write(data, timeout, version) else list(data)
 
     def add(self, key, value, timeout=DEFAULT_TIMEOUT, version=None):
-        return self.write({key: value}, timeout, version, overwrite=False) == 1
+        return self.write({key: value}, timeout, version, overwrite=False)
 
     def incr(self, key, delta=1, version=None):
         """Add to a number, one process after the other, and let it expire when it would have; Django's does neither."""
@@ -60,25 +60,25 @@ class DatabaseCache(CountedCache, db.DatabaseCache):
         return number
 
     def write(self, data, timeout, version, overwrite=True):
-        """Write entries, without `overwrite` only those that are new or have expired; return how many, 0 in an outage."""
+        """Write entries, without `overwrite` only those that are new or have expired; tell whether all were written."""
         connection = connections[router.db_for_write(self.cache_model_class)]
         table, now = connection.ops.quote_name(self._table), timezone.now()
         end = self.get_backend_timeout(timeout)
         expires = datetime.max.replace(tzinfo=UTC, microsecond=0) if end is None else datetime.fromtimestamp(end, UTC)
-        keys = [self.make_and_validate_key(key, version) for key in data]
-        values = [encoded(value, self.pickle_protocol) for value in data.values()]
-        sql, parameters = WRITE.format(table=table), [expires, keys, values]
+        entries = {self.make_and_validate_key(key, version): value for key, value in data.items()}
+        values = [encoded(value, self.pickle_protocol) for value in entries.values()]
+        sql, parameters = WRITE.format(table=table), [expires, list(entries), values]
         if not overwrite:
             sql, parameters = f"{sql} WHERE {table}.expires < %s", [*parameters, now]
         with connection.cursor() as cursor:
-            if random.random() * COUNT_EVERY < len(data):  # noqa: S311
-                self.make_room(connection, cursor, table, now)
             try:
                 with transaction.atomic(connection.alias) if connection.in_atomic_block else nullcontext():
+                    if random.random() * COUNT_EVERY < len(entries):  # noqa: S311
+                        self.make_room(connection, cursor, table, now)
                     cursor.execute(sql, parameters)
             except DatabaseError:
-                return 0
-            return cursor.rowcount
+                return False
+            return cursor.rowcount == len(entries)
 
     def make_room(self, connection, cursor, table, now):
         cursor.execute(f"SELECT COUNT(*) FROM {table}")  # noqa: S608
