@@ -182,7 +182,7 @@ def test_guesses_of_the_old_password_are_limited(client, admin_user, settings, v
     form = {"new_password1": NEW_PASSWORD, "new_password2": NEW_PASSWORD}
     client.force_login(admin_user)
     other = SecureClient()
-    other.force_login(make(User, is_staff=True))
+    other.force_login(make(User, **{User.USERNAME_FIELD: "grace@example.com"}, is_staff=True))
 
     guesses = [client.post(reverse(view), form | {"old_password": "another"}).status_code for _ in range(2)]
     refused = client.post(reverse(view), form | {"old_password": "password"})

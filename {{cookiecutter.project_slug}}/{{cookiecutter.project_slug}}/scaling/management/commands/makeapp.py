@@ -66,8 +66,7 @@ class Command(startapp.Command):
         first = "Then" if missing else "Give it the fields that it needs, in models.py, and then"
         self.stdout.write(f"{first}: .venv/bin/python manage.py makemigrations {name}")
         self.stdout.write(f"It is at /{name}/ after manage.py migrate, which make dev runs when it starts.")
-{% raw %}
-        entry = f"<li><a href=\"{{% url '{name}:list' %}}\">{context['title']}</a></li>"
+{% raw %}        entry = f"<li><a href=\"{{% url '{name}:list' %}}\">{context['title']}</a></li>"
 {% endraw %}
         self.stdout.write(f"For the menu, in {PACKAGE.name}/templates/base.html: {entry}")
 
