@@ -10,11 +10,8 @@ OURS = ("app_template", "docs", "my_project", "tests")
 
 def written(project):
     """Return the texts of a project that an app may change."""
-    return {f"{name}/{path}": text for name in OURS for path, text in rendered(project.path / name).items()}
-
-
-def without_bytecode(project):
-    return {path: text for path, text in written(project).items() if "__pycache__" not in path}
+    texts = {f"{name}/{path}": text for name in OURS for path, text in rendered(project.path / name).items()}
+    return {path: text for path, text in texts.items() if "__pycache__" not in path}
 
 
 @pytest.fixture(params=[{}, ON], ids=["default", "everything"])
@@ -26,13 +23,15 @@ def test_app(any_project, serve):
     """It passes the checks and the tests as it is, and is on the site."""
     project = any_project
 
-    made = project.run("make", "app", "NAME=blog_stories")
+    made = project.run("make", "app", "NAME=blog_stories", "MODEL=BlogStory")
 
-    assert "my_project/blog_stories, my_project/templates/blog_stories, tests/test_blog_stories.py" in made.stdout
-    before = without_bytecode(project)
+    files = "my_project/blog_stories, my_project/templates/blog_stories, tests/test_blog_stories.py"
+    assert f"Made {files}, with the model BlogStory" in made.stdout
+    assert "It is at /blog_stories/ after manage.py migrate" in made.stdout
+    before = written(project)
     again = project.run("make", "app", "NAME=blog_stories", check=False)
     assert "taken by the app my_project.blog_stories" in again.stdout
-    assert without_bytecode(project) == before
+    assert written(project) == before
     project.run("git", "init", "--quiet")
     project.run("git", "add", "--all")
     project.run("make", "lint")
@@ -56,6 +55,7 @@ REFUSED = {
     "Pins": "small letters, digits and _",
     "1pin": "begins with a letter",
     "a b": "small letters",
+    **dict.fromkeys(["movies", "boxes", "series", "status", "analysis", "glass", "shop"], "MODEL=Story"),
     "": "make app NAME=blog_posts",
     "accounts": "taken by the app my_project.accounts",
     "admin": "taken by the app django.contrib.admin",
@@ -78,23 +78,24 @@ for name in sys.argv[1:]:
 
 
 def test_refused_names(project):
-    before = without_bytecode(project)
+    before = written(project)
     script = f"import django; django.setup(){ASK}"
     settings = {"DJANGO_SETTINGS_MODULE": "my_project.settings.local"}
 
     said = project.run(project.python, "-c", script, *REFUSED, "pins/--model=pin", **settings).stdout.splitlines()
 
-    reasons = [*REFUSED.values(), "MODEL=Pin"]
+    reasons = [*REFUSED.values(), "MODEL=Story"]
     assert [reason in line for reason, line in zip(reasons, said, strict=True)] == [True] * len(reasons), said
     assert "make app NAME=blog_posts" in project.run("make", "app", check=False).stdout
-    assert without_bytecode(project) == before
+    assert written(project) == before
 
 
 @pytest.mark.parametrize(
     ("file", "pattern", "text"),
     [
         ("settings/base.py", r"^INSTALLED_APPS = \[", "INSTALLED_APPS = [*[]] + ["),
-        ("urls.py", r"^from django.urls import path", "from django.urls import (\n    path,\n)"),
+        ("settings/base.py", r'"my_project.scaling",$', '"my_project.scaling"'),
+        ("urls.py", r"^from django.urls import include, path", "from django.urls import (\n    include,\n    path,\n)"),
     ],
 )
 def test_files_that_were_changed(project, file, pattern, text):
@@ -113,10 +114,10 @@ def test_files_that_were_changed(project, file, pattern, text):
 def test_migration_fails(project):
     """Then nothing has been made."""
     edit(project.path / "app_template" / "app" / "models.py-tpl", ("max_length=200", "max_length=oops"))
-    before = without_bytecode(project)
+    before = written(project)
 
     failed = project.run("make", "app", "NAME=pins", check=False)
 
     assert failed.returncode
     assert "nothing has been changed" in failed.stdout
-    assert without_bytecode(project) == before
+    assert written(project) == before

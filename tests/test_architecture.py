@@ -110,7 +110,8 @@ def test_questions_lead_to_what_is_there(map_):
 
     assert len(rows) >= 10
     for _, file, symbols in rows:
-        defined = names(map_.path / file.strip("`"))
+        path = map_.path / file.strip("`")
+        defined = names(path) if path.suffix == ".py" else set(re.findall(r"\w+", path.read_text()))
         assert set(re.findall(r"`(\w+)`", symbols)) <= defined, file
 
 
@@ -167,8 +168,11 @@ def test_every_file_has_an_owner(map_):
             assert owners.setdefault(file, whose) == whose
     files = [str(file.relative_to(map_.path)) for file in map_.path.rglob("*") if file.is_file()]
 
-    without = [file for file in files if not any(file == path or file.startswith(path) for path in owners)]
-    assert without == []
+    for file in files:
+        prefixes = [path for path in owners if file == path or (path.endswith("/") and file.startswith(path))]
+        assert prefixes, f"{file} has no owner"
+        longest = max(map(len, prefixes))
+        assert len([path for path in prefixes if len(path) == longest]) == 1, file
 
 
 @pytest.mark.parametrize("number", range(7))

@@ -66,7 +66,7 @@ def insert(file, pattern, text):
 
 
 def add_required_key(project, line):
-    """Give a project a key of its own, STRIPE_KEY, in the three lines that its README shows."""
+    """Give a project a key of its own, STRIPE_KEY, in the four places that its README shows."""
     insert(project.package / "config.py", "^    DATABASE_URL:", f"    {line}\n\n")
     insert(project.package / "settings" / "deploy.py", "^# Database$", "STRIPE_KEY = config.STRIPE_KEY\n\n\n")
     insert(project.path / "config.example.json", '^  "DATABASE_URL"', '  "STRIPE_KEY": "sk_live_of_mine",\n')

@@ -155,15 +155,12 @@ def test_refused_by_the_policy_is_in_the_terminal(development, everything, tmp_p
     assert "<title>x<" not in document
 
 
-received = []
-
-
 class Provider(BaseHTTPRequestHandler):
     """Stands in for the API of Postmark."""
 
     def do_POST(self):
         body = self.rfile.read(int(self.headers["Content-Length"]))
-        received.append((self.path, self.headers["X-Postmark-Server-Token"], body))
+        self.server.received.append((self.path, self.headers["X-Postmark-Server-Token"], body))
         answer = b'{"ErrorCode": 0, "Message": "OK", "MessageID": "1", "To": "ada@example.com"}'
         self.send_response(200)
         self.send_header("Content-Length", str(len(answer)))
@@ -176,6 +173,7 @@ def test_mail_by_the_api_of_a_provider(default_project, tmp_path):
     token = "?server_token=secret-token"
     send = "from django.core.mail import send_mail; send_mail('Subject', 'Text', None, ['ada@example.com'])"
     with ThreadingHTTPServer(("127.0.0.1", 0), Provider) as provider:
+        provider.received = []
         Thread(target=provider.serve_forever, daemon=True).start()
         url = f"anymail+postmark://{token}&api_url=http://127.0.0.1:{provider.server_port}/"
         with default_project.database() as database:
@@ -194,6 +192,6 @@ def test_mail_by_the_api_of_a_provider(default_project, tmp_path):
     assert "needs django-anymail, which is not installed" in without.stdout
     assert 'found the provider "pigeon", expected one of: brevo,' in unknown.stdout
     assert "secret-token" not in shown + without.stdout + unknown.stdout
-    [(address, sent_token, body)] = received
+    [(address, sent_token, body)] = provider.received
     assert (address, sent_token) == ("/email", "secret-token")
     assert b"ada@example.com" in body

@@ -28,7 +28,7 @@ urlpatterns += [path("fragment/", fragment), path("public/", public(600)(fragmen
 GERMAN = {"Home": "Startseite", "Page not found": "Seite nicht gefunden", "Skip to the content": "Zum Inhalt"}
 
 
-def serve(project, folder, database):
+def serve_deployed(project, folder, database):
     """Serve a project with the settings of servers."""
     environment = project.configure(folder, ALLOWED_HOSTS=["127.0.0.1"], DATABASE_URL=database, HTTPS=False, WORKERS=1)
     project.manage("migrate", **environment)
@@ -62,7 +62,7 @@ def bilingual(set_up, tmp_path_factory):
     translate(project.package / "locale" / "de" / "LC_MESSAGES" / "django.po")
     project.manage(*compilemessages)
     with everything.database() as database:
-        server = serve(project, folder, database)
+        server = serve_deployed(project, folder, database)
         yield server
         server.stop()
 

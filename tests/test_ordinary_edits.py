@@ -230,6 +230,26 @@ def add_app(project, name, **modules):
     edit(project.package / "settings" / "base.py", (r"^INSTALLED_APPS = \[", f'INSTALLED_APPS = [\n    "{name}",'))
 
 
+def add_second_database(project):
+    """Add the lines that docs/scaling.md shows, each where its comment says."""
+    section = (project.path / "docs" / "scaling.md").read_text().partition("## A second database")[2]
+    blocks = re.findall(r"^# ([^\n]+)\n(.+?)\n(?=\n|```)", section.partition("## ")[0], re.M | re.S)
+    lines = {place.partition(",")[0]: line for place, line in blocks}
+    package = project.package
+    edit(package / "config.py", ("^    DATABASE_URL: ", lines.pop("config.py") + "\n\n    DATABASE_URL: "))
+    example = '  "ARCHIVE_DATABASE_URL": "postgresql://user:password@localhost:5432/my_project",\n'
+    edit(project.path / "config.example.json", (r'^(?=  "DATABASE_URL")', example))
+    edit(
+        project.path / "tests" / "conftest.py",
+        ("^(import tempfile.*)", r"\1\nfrom urllib.parse import urlsplit"),
+        (r'^(config\["DATABASE_URL"\] = .+)', r"\1\n" + lines.pop("tests/conftest.py")),
+    )
+    for place in ("settings/deploy.py", "settings/development.py"):
+        with (package / place).open("a") as file:
+            file.write(f"\n\n{lines.pop(place)}\n")
+    assert not lines
+
+
 def make_ordinary_edits(project):
     """Users with e-mail addresses for names and with required fields, an app, other addresses, texts and figures."""
     package, accounts = project.package, project.package / "accounts"
@@ -242,8 +262,7 @@ def make_ordinary_edits(project):
         package / "settings" / "base.py",
         (r"^DATABASE_ROUTERS = \[", 'DATABASE_ROUTERS = ["archive.router.Router", '),
     )
-    with (package / "settings" / "deploy.py").open("a") as file:
-        file.write('\n\nDATABASES["archive"] = DATABASES["default"] | {"NAME": "archive"}\n')
+    add_second_database(project)
     edit(
         package / "settings" / "base.py",
         (r"^(MIDDLEWARE = \[(\n.+)+)\n\]", r'\1\n    "library.views.greet",\n]'),

@@ -175,6 +175,7 @@ tests/test_accounts.py
 tests/test_models.py
 tests/test_pages.py
 tests/test_security.py
+tests/test_signup.py
 tests/test_urls.py
 """
 

@@ -9,25 +9,22 @@ from django.shortcuts import resolve_url
 from django.urls import reverse
 from pytest_django.asserts import assertRedirects, assertTemplateUsed
 
-from {{ cookiecutter.project_slug }}.accounts.forms import SignUpForm
 {% if cookiecutter.use_celery %}
 from {{ cookiecutter.project_slug }}.celery import app
 {% endif %}
 from tests.conftest import SecureClient
-from tests.rows import Rows, make
+from tests.rows import make
 
 PASSWORD = "correct horse battery staple"
 NEW_PASSWORD = "a new horse, and other staples"
 
+# What a link asks for, and where one then arrives
+NEXT_PAGES = pytest.mark.parametrize(
+    ("asked", "arrived"),
+    [("/somewhere/", "/somewhere/"), ("https://evil.example/", settings.LOGIN_REDIRECT_URL)],
+)
+
 User = get_user_model()
-
-
-@pytest.fixture
-def details(db):
-    """What a new person enters: something in each field of the form."""
-    person = Rows().build(User, 1, email="Ada@example.com")
-    entered = {name: getattr(person, name) for name in SignUpForm.base_fields if hasattr(person, name)}
-    return entered | {"password1": PASSWORD, "password2": PASSWORD}
 
 
 @pytest.fixture
@@ -51,45 +48,6 @@ def log_in(client, person, password=PASSWORD, view="login", **extra):
 
 def is_logged_in(client):
     return client.get(reverse("account")).status_code == 200
-
-
-def test_sign_up(client, details):
-    response = client.post(reverse("signup"), details)
-
-    assertRedirects(response, resolve_url(settings.LOGIN_REDIRECT_URL))
-    assert is_logged_in(client)
-    assert User.objects.get().check_password(PASSWORD)
-
-
-def test_sign_up_twice(client, details):
-    client.post(reverse("signup"), details)
-
-    response = SecureClient().post(reverse("signup"), details)
-
-    assert User.USERNAME_FIELD in response.context["form"].errors
-    assert User.objects.count() == 1
-
-
-{% if cookiecutter.login_with == "email" %}
-def test_address_in_capitals_is_the_same_account(client, details):
-    client.post(reverse("signup"), details)
-    person = User.objects.get(email="ADA@EXAMPLE.COM")
-
-    client.post(reverse("logout"))
-    log_in(client, User(email="ADA@example.com"))
-    second = SecureClient().post(reverse("signup"), details | {"email": "aDa@example.com"})
-
-    assert person.email == "ada@example.com"
-    assert is_logged_in(client)
-    assert "email" in second.context["form"].errors
-
-
-{% endif %}
-def test_sign_up_with_a_weak_password(client, details):
-    response = client.post(reverse("signup"), details | {"password1": "password", "password2": "password"})
-
-    assert response.context["form"].errors
-    assert not User.objects.exists()
 
 
 def test_log_in(client, person):
@@ -116,17 +74,13 @@ def test_session_cookie(client, person):
     assert cookie["samesite"] == "Lax"
 
 
-@pytest.mark.parametrize("view", ["login", "signup"])
-@pytest.mark.parametrize(("asked", "arrived"), [("/somewhere/", "/somewhere/"), ("https://evil.example/", None)])
-def test_next_page(client, person, details, view, asked, arrived):
+@NEXT_PAGES
+def test_next_page(client, person, asked, arrived):
     form = {"username": person.get_username(), "password": PASSWORD}
-    if view == "signup":
-        person.delete()
-        form = details
 
-    response = client.post(reverse(view, query={"next": asked}), form)
+    response = client.post(reverse("login", query={"next": asked}), form)
 
-    assertRedirects(response, arrived or resolve_url(settings.LOGIN_REDIRECT_URL), fetch_redirect_response=False)
+    assertRedirects(response, resolve_url(arrived), fetch_redirect_response=False)
 
 
 def test_log_out(client, person):
@@ -213,17 +167,35 @@ def test_attempts_are_limited(client, admin_user, settings, view):
     assert elsewhere.status_code == 302
 
 
-@pytest.mark.parametrize("view", ["signup", "password_reset"])
-def test_accounts_and_mails_are_limited(client, details, settings, view):
-    settings.RATE_LIMITS = {view: {"seconds": 3600, "per_address": 2, "per_account": 2}}
+def test_mails_are_limited(client, db, settings):
+    settings.RATE_LIMITS = {"password_reset": {"seconds": 3600, "per_address": 2, "per_account": 2}}
 
-    answers = [client.post(reverse(view), details | {"email": "not an address"}).status_code for _ in range(3)]
+    answers = [client.post(reverse("password_reset"), {"email": "not an address"}).status_code for _ in range(3)]
 
     assert answers == [200, 200, 429]
 
 
+@pytest.mark.parametrize("view", ["password_change", "admin:password_change"])
+def test_guesses_of_the_old_password_are_limited(client, admin_user, settings, view):
+    """Of whoever has somebody's session, and not of others at the same address."""
+    settings.RATE_LIMITS = {"password_change": {"seconds": 3600, "per_address": 100, "per_account": 2}}
+    form = {"new_password1": NEW_PASSWORD, "new_password2": NEW_PASSWORD}
+    client.force_login(admin_user)
+    other = SecureClient()
+    other.force_login(make(User, **{User.USERNAME_FIELD: "grace@example.com"}, is_staff=True))
+
+    guesses = [client.post(reverse(view), form | {"old_password": "another"}).status_code for _ in range(2)]
+    refused = client.post(reverse(view), form | {"old_password": "password"})
+
+    assert guesses == [200, 200]
+    assert refused.status_code == 429
+    assert other.post(reverse(view), form | {"old_password": "another"}).status_code == 200
+    admin_user.refresh_from_db()
+    assert admin_user.check_password("password")
+
+
 def test_no_cache_keeps_a_page(client, person):
-    names = ["signup", "login", "password_reset", "password_reset_done", "password_reset_complete"]
+    names = ["login", "password_reset", "password_reset_done", "password_reset_complete"]
     pages = [client.get(reverse(name)) for name in names]
     log_in(client, person)
     pages += [client.get(reverse(name)) for name in ("account", "password_change", "password_change_done")]

@@ -10,7 +10,7 @@ from .models import User
 
 @admin.register(User)
 class UserAdmin(auth.UserAdmin):
-    # Users may be too many to count for every page of the list.
+    # To count all rows for every page of the list would take long when there are many.
     paginator = EstimatedPaginator
     show_full_result_count = False
 {% if cookiecutter.login_with == "email" %}

@@ -49,6 +49,17 @@ def test_no_report(client, caplog, body):
     assert "Content Security Policy" not in caplog.text
 
 
+def test_oldest_mails_are_deleted(client, monkeypatch):
+    monkeypatch.setattr(mail, "KEPT", 2)
+    for number in range(3):
+        EmailMultiAlternatives(f"Mail {number}", "Text", None, ["ada@example.com"]).send()
+
+    page = client.get("/dev/mail/").text
+
+    assert re.findall(r"Mail \d", page) == ["Mail 2", "Mail 1"]
+    assert len(list(mail.FOLDER.iterdir())) == 2
+
+
 def test_mail_is_kept_and_shown(client):
     message = EmailMultiAlternatives("Grüße", "See https://example.com/reset/?a=1&b=2", None, ["ada@example.com"])
     message.attach_alternative("<p>See <script>1</script></p>", "text/html")

@@ -60,7 +60,7 @@ class DatabaseCache(CountedCache, db.DatabaseCache):
         return number
 
     def write(self, data, timeout, version, overwrite=True):
-        """Write entries, without `overwrite` only those that are new or have expired; tell whether all were written."""
+        """Write entries, or only those that are new or have expired; tell whether all were written."""
         connection = connections[router.db_for_write(self.cache_model_class)]
         table, now = connection.ops.quote_name(self._table), timezone.now()
         end = self.get_backend_timeout(timeout)

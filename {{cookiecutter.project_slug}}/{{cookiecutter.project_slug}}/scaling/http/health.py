@@ -1,11 +1,10 @@
 """Health, before the middlewares that could refuse a probe: on every Host header, over plain HTTP, without a session.
 
-/livez answers 200 as long as the process does. /readyz answers 200 while the site can be sent requests; otherwise 503,
-naming what is in the way: "draining" from SIGTERM on, "database" if the primary does not answer in time{{ '' if cookiecutter.use_replica else '.' }}
-{% if cookiecutter.use_replica %}
-and no replica is fresh.
-{% endif %}
+/livez answers 200 as long as the process does.
+/readyz answers 200 while the site can be sent requests. Otherwise it answers 503 and names what is in the way:
+"draining" from SIGTERM on, "database" if the primary does not answer in time{{ ' and no replica is fresh' if cookiecutter.use_replica else '' }}.
 {% if cookiecutter.use_redis or cookiecutter.use_replica %}
+
 With 200 it names what is degraded: see degraded().
 {% endif %}
 """

@@ -1,6 +1,5 @@
 """Make an app in the style of this project: `make app NAME=pins`."""
 
-import ast
 import re
 import shutil
 import subprocess
@@ -34,13 +33,14 @@ class Command(startapp.Command):
         """Leave it to refuse(): the app is a module of the package, and takes the name of no other one."""
 
     def handle(self, name, model, **options):
-        model = model or "".join(word.capitalize() for word in singular(name).split("_"))
         places = {
             "app": PACKAGE / name,
             "templates": PACKAGE / "templates" / name,
             "tests": settings.BASE_DIR / "tests" / f"test_{name}.py",
         }
-        refuse(name, model, places.values())
+        refuse_name(name, places.values())
+        model = model or singular(name)
+        refuse_model(name, model)
         context = {
             "package": PACKAGE.name,
             "model": model,
@@ -48,8 +48,8 @@ class Command(startapp.Command):
             "title": name.replace("_", " ").capitalize(),
         }
         with tempfile.TemporaryDirectory() as folder, ExitStack() as undo:
-            options = {"template": str(TEMPLATE), "extensions": ["py", "html"], "files": [], "verbosity": 0}
-            super().handle(name=name, directory=folder, **options, **context)
+            ours = {"template": str(TEMPLATE), "extensions": ["py", "html"], "files": [], "verbosity": 0}
+            super().handle(name=name, directory=folder, **ours, **context)
             for kind, place in places.items():
                 undo.callback(remove, place)
                 made = Path(folder, kind)
@@ -59,22 +59,26 @@ class Command(startapp.Command):
                 self.make_migration(name)
             tidy(places["app"], places["tests"])
             undo.pop_all()
-        self.stdout.write(f"Made {', '.join(str(place.relative_to(settings.BASE_DIR)) for place in places.values())}.")
+        made = ", ".join(str(place.relative_to(settings.BASE_DIR)) for place in places.values())
+        self.stdout.write(f"Made {made}, with the model {model}; MODEL= names it otherwise.")
         for line in missing:
             self.stdout.write(f"Not done, as the file is not as it was: add {line}")
         first = "Then" if missing else "Give it the fields that it needs, in models.py, and then"
         self.stdout.write(f"{first}: .venv/bin/python manage.py makemigrations {name}")
+        self.stdout.write(f"It is at /{name}/ after manage.py migrate, which make dev runs when it starts.")
+{% raw %}        entry = f"<li><a href=\"{{% url '{name}:list' %}}\">{context['title']}</a></li>"
+{% endraw %}
+        self.stdout.write(f"For the menu, in {PACKAGE.name}/templates/base.html: {entry}")
 
     def add_to_site(self, name, undo):
         """Add the app to the settings and the addresses; return what has to be added by hand."""
         lines = [
-            (SETTINGS, "INSTALLED_APPS", f'"{PACKAGE.name}.{name}"', False),
-            (URLS, "urlpatterns", f'path("{name}/", include("{PACKAGE.name}.{name}.urls"))', True),
+            (SETTINGS, "INSTALLED_APPS", f'"{PACKAGE.name}.{name}"'),
+            (URLS, "urlpatterns", f'path("{name}/", include("{PACKAGE.name}.{name}.urls"))'),
         ]
-        try:
-            texts = {file: added(file, *line) for file, *line in lines}
-        except (LookupError, SyntaxError):
-            return [f"{line[1]}, to {line[0]} of {file.relative_to(settings.BASE_DIR)}" for file, *line in lines]
+        texts = {file: added(file.read_text(), *line) for file, *line in lines}
+        if not all(texts.values()):
+            return [f"{element}, to {to} of {file.relative_to(settings.BASE_DIR)}" for file, to, element in lines]
         for file, text in texts.items():
             undo.callback(file.write_text, file.read_text())
             file.write_text(text)
@@ -88,21 +92,19 @@ class Command(startapp.Command):
 
 
 def singular(name):
-    """Return the name of one row of what a plural names, or the name itself."""
-    if name.endswith("ies"):
-        return f"{name[:-3]}y"
-    return name[:-1] if name.endswith("s") and not name.endswith("ss") else name
+    """Return the model of a plural that ends in a plain s, or raise a CommandError: others take a dictionary."""
+    if not name.endswith("s") or name.endswith(("es", "is", "ss", "us")):
+        raise CommandError(f"Name the model of {name!r}, one of its rows, as in: make app NAME=stories MODEL=Story")
+    return "".join(word.capitalize() for word in name[:-1].split("_"))
 
 
-def refuse(name, model, places):
+def refuse_name(name, places):
     """Raise a CommandError for an app that cannot be made."""
     if not re.fullmatch("[a-z][a-z0-9_]{0,39}", name) or iskeyword(name):
         raise CommandError(
             f"{name!r} cannot be the name of an app, which has small letters, digits and _, 40 at most, begins with a"
             " letter, and is no keyword of Python. An example: make app NAME=blog_posts"
         )
-    if not model.isidentifier() or iskeyword(model) or not model[0].isupper():
-        raise CommandError(f"{model!r} cannot be the name of a model: name it as in MODEL=Pin.")
     labels = {config.label: config.name for config in apps.get_app_configs()}
     if name in labels:
         raise CommandError(f"{name!r} is taken by the app {labels[name]}: apps need names of their own.")
@@ -111,6 +113,12 @@ def refuse(name, model, places):
             raise CommandError(f"{name!r} is taken: {place.relative_to(settings.BASE_DIR)} is there already.")
     if f"/{name}/" in (settings.STATIC_URL, settings.MEDIA_URL) or resolves(f"/{name}/"):
         raise CommandError(f"{name!r} is taken: /{name}/ is an address of the site already.")
+
+
+def refuse_model(name, model):
+    """Raise a CommandError for what is no name of a class."""
+    if not model.isidentifier() or iskeyword(model) or not model[0].isupper():
+        raise CommandError(f"{model!r} cannot be the name of a model: name it as in: make app NAME={name} MODEL=Story")
 
 
 def resolves(path):
@@ -131,26 +139,11 @@ def remove(place):
     shutil.rmtree(place, ignore_errors=True) if place.is_dir() else place.unlink(missing_ok=True)
 
 
-def added(file, name, element, include=False):
-    """Return a file's text with one element more at the end of its list of a name, or a LookupError."""
-    before = file.read_text()
-    after = re.sub(rf"^({name} = \[\n(?: .*\n|\n)+)\]$", rf"\1    {element},\n]", before, flags=re.MULTILINE)
-    if [*elements(before, name), ast.dump(ast.parse(element).body[0].value)] != elements(after, name):
-        raise LookupError(name)
-    if include and not re.search(r"^from django\.urls import (.+, )?include\b", after, re.MULTILINE):
-        after, times = re.subn(r"^from django\.urls import ([\w, ]+)$", with_include, after, flags=re.MULTILINE)
-        if times != 1:
-            raise LookupError("include")
-    return after
-
-
-def elements(source, name):
-    """Return what is in the list to which a module first gives a name."""
-    for node in ast.parse(source).body:
-        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", None) == name:
-            return [ast.dump(element) for element in getattr(node.value, "elts", [])]
-    return []
-
-
-def with_include(match):
-    return f"from django.urls import {', '.join(sorted(['include', *match[1].split(', ')], key=str.lower))}"
+def added(text, name, element):
+    """Return a module's text with one element more at the end of a list, or None if it is not written as expected."""
+    if "include(" in element and not re.search(r"^from django\.urls import (.+, )?include\b", text, re.MULTILINE):
+        return None
+    # Lines that are indented, of which the last one ends in a comma
+    known = rf"^({name} = \[\n(?: .*\n|\n)* .*,(?:  #.*)?\n)\]$"
+    after, times = re.subn(known, rf"\1    {element},\n]", text, flags=re.MULTILINE)
+    return after if times == 1 else None
