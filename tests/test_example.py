@@ -1,4 +1,4 @@
-"""The example of a real application, laid over a fresh project as its README says, is tested, checked, served and loaded."""
+"""The example, laid over a fresh project as its README says: it is tested, checked, served and loaded."""
 
 import csv
 import json
@@ -129,7 +129,7 @@ def test_site(project, site, mails):
     assert f"{site.url}/pins/1/" in mail.get_content()
     assert visitor.open("/pins/boards/1/export/").status_code == 404
 
-    headings, row = csv.reader(owner.open("/pins/boards/1/export/").content.decode("utf-8-sig").splitlines())
+    _, row = csv.reader(owner.open("/pins/boards/1/export/").content.decode("utf-8-sig").splitlines())
     assert row[:2] == ["A boat", "Of wood"]
     (found,) = program.open("/pins/api/").json()["pins"]
     assert (found["title"], found["picture"]) == ("A boat", picture)
