@@ -47,6 +47,9 @@ def test_app(any_project, serve):
     assert '<a href="/blog_stories/1/">Once</a>' in server.get("/blog_stories/").text
     assert "<h1>Once</h1>" in server.get("/blog_stories/1/").text
     assert server.get("/admin/blog_stories/blogstory/").status_code == 302
+    many = create.replace("BlogStory.objects.create(title='Once')", "[BlogStory().save() for _ in range(20)]")
+    project.manage("shell", "--no-imports", "-c", many)
+    assert '<nav class="pagination"' in server.get("/blog_stories/").text
 
 
 REFUSED = {

@@ -69,6 +69,7 @@ class Migration(migrations.Migration):
 MODELS = """
 from django.conf import settings
 from django.db import models
+from django.urls import reverse
 from my_project.scaling.db.models import FetchModeManager, TimestampedModel
 
 
@@ -92,6 +93,9 @@ class Book(TimestampedModel):
 
     def __str__(self):
         return self.title
+
+    def get_absolute_url(self):
+        return reverse("book", args=[self.pk])
 
 
 class Loan(models.Model):
@@ -167,6 +171,20 @@ class Router:
 VIEWS = """
 from django.contrib.auth import get_user_model
 from django.http import HttpResponse
+from django.views.generic import CreateView, DetailView
+
+from .models import Book
+
+
+class BookDetail(DetailView):
+    model = Book
+    template_name = "base.html"
+
+
+class BookCreate(CreateView):
+    model = Book
+    fields = ["isbn", "title"]
+    template_name = "base.html"
 
 
 def home(request):
@@ -184,6 +202,12 @@ def greet(get_response):
         return response
 
     return middleware
+"""
+
+BOOKS = """books = [
+    path("books/<int:pk>/", BookDetail.as_view(), name="book"),
+    path("books/add/", BookCreate.as_view(), name="book_add"),
+]
 """
 
 TIMEOUTS = {
@@ -284,8 +308,9 @@ def make_ordinary_edits(project):
     )
     edit(
         package / "urls.py",
-        (r"^from django.views.generic.+", "from library.views import home, users"),
-        (r'^    path\("", TemplateView.+', '    path("", home, name="home"),\n    path("users/", users),'),
+        (r"^from django.views.generic.+", "from library.views import BookCreate, BookDetail, home, users"),
+        (r'^    path\("", TemplateView.+', '    path("", home, name="home"),\n    path("users/", users),\n    *books,'),
+        ("^urlpatterns = ", f"{BOOKS}\n\\g<0>"),
         (r'path\("admin/"', 'path("verwaltung/"'),
     )
     edit(package / "templates" / "404.html", ("Page not found", "There is no such page"))

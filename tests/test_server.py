@@ -548,6 +548,22 @@ def test_sigterm_under_load(served, tmp_path):
     assert site.process.wait(20) == 0
 
 
+def test_ctrl_c_is_left_to_the_parent(served, tmp_path):
+    """A terminal sends SIGINT to all processes: gthread, told twice at once, waits for itself until it is killed."""
+    site = Site(served, served.environment(), tmp_path / "log").wait()
+    try:
+        wait_until(lambda: len(servers.workers(site)) == 2, site, 10)
+        running = servers.workers(site)
+        for worker in running:
+            worker.send_signal(signal.SIGINT)
+        time.sleep(0.5)
+
+        assert servers.workers(site) == running
+        assert site.get("/").status == 200
+    finally:
+        site.stop()
+
+
 def test_sighup_under_load(served, tmp_path, record_property):
     """Another gunicorn takes over with new code, and nobody waits; one that does not start changes nothing."""
     site = Site(served, served.environment(TRUSTED_PROXIES=["127.0.0.1"]), tmp_path / "log").wait()

@@ -4,6 +4,7 @@ import contextlib
 import faulthandler
 import gc
 import os
+import signal
 
 from django.db import connections
 from django.urls import get_resolver
@@ -83,6 +84,8 @@ def post_worker_init(worker):
 {% if cookiecutter.use_replica %}
     watch.start_and_wait()  # or the primary would answer its first requests, and another worker the next ones
 {% endif %}
+    # Ctrl-C reaches all processes, and the parent tells its workers: gthread locks up if it is told twice at once.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     faulthandler.enable()  # a worker that gunicorn ends for its silence leaves the stacks of its threads in the log
     if ready:
         with contextlib.suppress(BrokenPipeError):  # a worker started later: deploy/web.py no longer reads

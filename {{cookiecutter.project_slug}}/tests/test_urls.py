@@ -90,7 +90,7 @@ def pytest_generate_tests(metafunc):
 
 def address(rows, name, route, view):
     """Return an address of the view: of one that shows a row, or in the admin, that of the model's first row."""
-    found = ADDRESSES[name](rows) if name in ADDRESSES else own_page(rows, view)
+    found = ADDRESSES[name](rows) if name in ADDRESSES else own_page(rows, route, view)
     if not found:
         with contextlib.suppress(NoReverseMatch):
             route = reverse(name).removeprefix("/")
@@ -109,11 +109,12 @@ def address(rows, name, route, view):
     return found
 
 
-def own_page(rows, view):
+def own_page(rows, route, view):
     """Return the page of a model's first row, if the view is generic and its model says where that is."""
     generic = getattr(view, "view_class", None)
     model = getattr(generic, "model", None) or getattr(getattr(generic, "queryset", None), "model", None)
-    is_of_one = hasattr(generic, "get_object") and hasattr(model, "get_absolute_url")
+    # A page that adds a row has get_object(), too, but takes no arguments.
+    is_of_one = "<" in route and hasattr(generic, "get_object") and hasattr(model, "get_absolute_url")
     return rows[model][0].get_absolute_url() if is_of_one and rows[model] else None
 
 
