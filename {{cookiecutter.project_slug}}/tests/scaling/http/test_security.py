@@ -17,8 +17,9 @@ def test_policies(client, settings):
 
 
 def test_policy_below_a_path(client, settings):
-    settings.SECURE_CSP = {"default-src": ["'self'"]}
-    settings.CSP_BELOW = {"/no/": {"style-src": ["'unsafe-inline'"]}}
+    settings.SECURE_CSP = {"default-src": ["'self'"], "img-src": ["https://pictures.example.com"]}
+    settings.CSP_BELOW = {"/no/": {"img-src": ["data:"], "style-src": ["'unsafe-inline'"]}}
 
-    assert client.get("/no/page")["Content-Security-Policy"] == "default-src 'self'; style-src 'self' 'unsafe-inline'"
-    assert client.get(PAGE)["Content-Security-Policy"] == "default-src 'self'"
+    below = "default-src 'self'; img-src https://pictures.example.com data:; style-src 'self' 'unsafe-inline'"
+    assert client.get("/no/page")["Content-Security-Policy"] == below
+    assert client.get(PAGE)["Content-Security-Policy"] == "default-src 'self'; img-src https://pictures.example.com"
