@@ -27,7 +27,7 @@ WORDS = {
     "use_replica": "replica",
     "media_storage": r"\bs3\b|boto|bucket",
     "use_sentry": "sentry",
-    "login_with": r"LowercaseEmailField|ordering = \[\"email\"\]",
+    "login_with": r"LowercaseEmailField|ordering = \[\"email\"\]|USERNAME_FIELD = None",
 }
 
 # What a project with the default of a choice speaks of instead.
