@@ -193,7 +193,6 @@ def main():
     arguments = argparse.ArgumentParser(allow_abbrev=False, description="Run gunicorn, and replace it without a pause.")
     arguments.add_argument("-b", "--bind", default="127.0.0.1:8000", help="HOST:PORT or unix:/PATH; or %(default)s")
     known, options = arguments.parse_known_args()
-    signals = caught_signals()
     if os.environ.get("LISTEN_PID") != str(os.getpid()):  # else systemd has opened the socket already
         try:
             listener = listen(known.bind)
@@ -202,6 +201,7 @@ def main():
         if listener.fileno() != SOCKET:
             os.dup2(listener.fileno(), SOCKET)
             listener.close()
+    signals = caught_signals()  # whose pipe would else be given the number of the socket
     config = os.path.join(os.path.dirname(__file__), "gunicorn.conf.py")
     status = Web([sys.executable, "-m", "gunicorn", f"--config={config}", *options]).run(signals)
     sys.exit(status if status >= 0 else 128 - status)
