@@ -529,6 +529,101 @@ def test_mode_and_link_in_the_template(template, project, tmp_path):
     assert git(project, "ls-files", "--stage", "bin").count("100755") == 2
 
 
+def meanwhile(folder, stage, script):
+    """Return a PATH with a git that runs a script before the first time that it does something."""
+    programs = folder / "programs"
+    programs.mkdir()
+    real = shutil.which("git")
+    (programs / "git").write_text(
+        f'#!/bin/sh\ncase " $* " in *" {stage} "*) mkdir {folder}/reached 2>/dev/null && ({script}) >{folder}/said 2>&1;; '
+        f'esac\nexec {real} "$@"\n'
+    )
+    (programs / "git").chmod(0o755)
+    return f"{programs}:{os.environ['PATH']}"
+
+
+MEANWHILE = {
+    "edit": ("echo mine >>shop/stable.py", r"not committed \(shop/stable\.py\)"),
+    "edit of what is updated": ("echo mine >>shop/views.py", r"not committed \(shop/views\.py\)"),
+    "commit": ("git commit --quiet --allow-empty --message Mine", "HEAD moved while the update was made ready"),
+    "cherry-pick": ("git cherry-pick other", "A cherry-pick is under way here"),
+}
+
+
+@pytest.mark.parametrize("case", MEANWHILE)
+def test_what_somebody_does_while_the_update_is_made_ready(project, tmp_path, case):
+    script, sentence = MEANWHILE[case]
+    half_merged(project)
+    git(project, "merge", "--abort")
+    path = meanwhile(tmp_path, "merge-tree", script)
+    expected = shutil.copytree(project, tmp_path / "expected", symlinks=True)
+    run("sh", "-c", script, cwd=expected, check=False)
+
+    ran = update(project, PATH=path)
+
+    assert ran.returncode == 2, ran.stdout
+    assert re.search(rf"^Nothing was changed: .*{sentence}", ran.stdout, re.MULTILINE), ran.stdout
+    for what in (("status", "--porcelain"), ("diff", "HEAD"), ("ls-files", "--stage"), ("log", "--format=%s")):
+        assert git(project, *what) == git(expected, *what)
+    assert files(project) == files(expected)
+
+
+def test_cherry_pick_of_somebody_else_is_not_aborted(project, tmp_path):
+    half_merged(project)
+    git(project, "merge", "--abort")
+    path = meanwhile(tmp_path, "cherry-pick", "git -c core.pager=cat cherry-pick other")
+
+    ran = update(project, PATH=path)
+
+    assert ran.returncode == 2, ran.stdout
+    assert git(project, "rev-parse", "CHERRY_PICK_HEAD") == git(project, "rev-parse", "other")
+    assert conflicts(project) == ["shop/views.py"]
+
+
+def test_two_updates_at_the_same_time(template, project, tmp_path):
+    git(tmp_path, "clone", "--quiet", template, "second")
+    second = f"{sys.executable} -I {tmp_path}/second/scripts/updates --to v1.1.0"
+    path = meanwhile(tmp_path, "cherry-pick", second)
+
+    ran = update(project, PATH=path)
+
+    assert ran.returncode == 0, ran.stdout
+    assert "Nothing was changed: Another update is under way here" in (tmp_path / "said").read_text()
+    assert git(project, "status", "--porcelain") == ""
+    equals_fresh(template, project, tmp_path)
+
+
+def test_line_ends_alone_are_no_change(begun, tmp_path):
+    """Only what differs in nothing else is staged."""
+    git(begun, "clone", "--quiet", begun, tmp_path / "clone" / "shop")
+    clone = tmp_path / "clone" / "shop"
+    for path in ("shop/views.py", "shop/stable.py"):
+        (clone / path).write_bytes((clone / path).read_bytes().replace(b"\n", b"\r\n"))
+
+    ran = update(clone)
+
+    assert ran.returncode == 0, ran.stdout
+    assert git(clone, "status", "--porcelain") == ""
+
+
+def test_resolutions_of_rerere(project, tmp_path):
+    git(project, "config", "rerere.enabled", "true")
+    git(project, "config", "rerere.autoUpdate", "true")
+    (project / "shop" / "views.py").write_text(lines(line_5="line_5 = 'mine'"))
+    commit(project)
+    assert update(project).returncode == 1
+    (project / "shop" / "views.py").write_text(lines(line_5="line_5 = 'both'"))
+    git(project, "add", "-A")
+    git(project, "-c", "core.editor=true", "cherry-pick", "--continue")
+    git(project, "reset", "--quiet", "--hard", "HEAD^")
+
+    ran = update(project)
+
+    assert ran.returncode == 1, ran.stdout
+    assert conflicts(project) == ["shop/views.py"], ran.stdout
+    assert "line_5 = 'both'" in (project / "shop" / "views.py").read_text()
+
+
 STAGES = ("rev-parse", "read-tree", "commit-tree", "merge-tree", "cherry-pick")
 
 

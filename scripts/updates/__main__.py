@@ -19,7 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 
 from dependencies import LOCKS, merge_lists, merge_locks
-from git import MERGE, Git, GitError, Refusal, commit_tree_of, decode
+from git import MERGE, PICK, Git, GitError, Refusal, commit_tree_of, decode
 from migrations import Migrations
 from template import RECORD, Record, Template
 
@@ -102,21 +102,42 @@ class Project:
         """Refuse to begin where git could not go back to."""
         if self.git.ask("rev-parse", "--verify", "--quiet", "HEAD^{commit}") is None:
             raise Refusal("Nothing is committed here yet: git add . && git commit")
-        for file, what in UNFINISHED.items():
-            if (self.git.folder / self.git("rev-parse", "--git-path", file)).exists():
-                raise Refusal(f"A {what} is under way here: finish it, or git {what} --abort")
-        changed = self.changed(scratch / "index-copy")
-        if changed:
-            raise Refusal(f"There are changes that are not committed ({shortened(sorted(changed))}).")
+        self.require_clean(scratch)
         if self.read(RECORD) is None:
             raise Refusal(f"{RECORD} is not committed: git add -f {RECORD} && git commit")
         if self.git.ask("var", "GIT_COMMITTER_IDENT") is None:
             raise Refusal("git has no name for who commits: git config user.name … && git config user.email …")
 
+    def require_clean(self, scratch):
+        """Refuse where something is under way, or changed."""
+        for file, what in UNFINISHED.items():
+            if self.place(file).exists():
+                raise Refusal(f"A {what} is under way here: finish it, or git {what} --abort")
+        changed = self.changed(scratch / "index-copy")
+        if changed:
+            raise Refusal(f"There are changes that are not committed ({shortened(sorted(changed))}).")
+
+    def place(self, name):
+        """Return the path of a file of git's own."""
+        return self.git.folder / self.git("rev-parse", "--git-path", name)
+
+    @contextlib.contextmanager
+    def locked(self):
+        """Keep other updates of this project away."""
+        file = self.place("template-update.lock")
+        try:
+            file.open("x").close()
+        except FileExistsError:
+            raise Refusal(f"Another update is under way here; if not, one was killed: rm {file}") from None
+        try:
+            yield
+        finally:
+            file.unlink()
+
     def changed(self, copy):
         """Return the paths of changed files. Those whose line ends alone are others count as unchanged."""
         # `git diff` writes to the index what it finds out about files.
-        shutil.copyfile(self.git.folder / self.git("rev-parse", "--git-path", "index"), copy)
+        shutil.copyfile(self.place("index"), copy)
         index = {"GIT_INDEX_FILE": str(copy)}
         diff = ("diff", "--name-only", "-z", "--no-renames", "--ignore-submodules=dirty")
         return {*self.git.list(*diff, **index), *self.git.list(*diff, "--cached", "HEAD", **index)}
@@ -346,18 +367,29 @@ class Update:
 
     def apply(self):
         """Take the commit over, and say what happened and what to do next. Return the exit status."""
-        git = self.project.git
-        with uninterrupted():
-            # Of files whose line ends alone differ from those of the index, git would say that they are in the way.
-            git("add", "--update", ":/")
-            picked = git.run("cherry-pick", self.commit, options=MERGE)
-            conflicts = sorted({entry.split("\t")[1] for entry in git.list("ls-files", "-u", "-z", ":/")})
-            if picked.returncode and not conflicts:
-                if git.ask("rev-parse", "--verify", "--quiet", "CHERRY_PICK_HEAD"):
-                    git("cherry-pick", "--abort")
-                raise Refusal(f"git could not commit the update: {' '.join(decode(picked.stderr).split())}")
+        with uninterrupted(), self.project.locked():
+            conflicts = self.pick()
         self.say_what_happened(conflicts)
         return 1 if conflicts or self.colliding else 0
+
+    def pick(self):
+        """Take the commit over, unless somebody did something here since the update began; return what conflicts."""
+        git = self.project.git
+        self.project.require_clean(self.template.scratch)
+        if git("rev-parse", "HEAD") != self.head:
+            raise Refusal("HEAD moved while the update was made ready: run it again.")
+        # Of files whose line ends alone differ from those of the index, git would say that they are in the way.
+        if others := git.bytes("diff-files", "--name-only", "-z", "--ignore-submodules=dirty"):
+            only = ("--pathspec-from-file=-", "--pathspec-file-nul")
+            git("--literal-pathspecs", "add", "--update", *only, stdin=others)
+        picked = git.run("cherry-pick", self.commit, options=PICK)
+        ours = git.ask("rev-parse", "--verify", "--quiet", "CHERRY_PICK_HEAD") == self.commit
+        conflicts = {entry.split("\t", 1)[1] for entry in git.list("ls-files", "-u", "-z", ":/")} if ours else set()
+        if picked.returncode and not conflicts:
+            if ours:
+                git("cherry-pick", "--abort")
+            raise Refusal(f"git could not commit the update: {' '.join(decode(picked.stderr).split())}")
+        return sorted(conflicts)
 
     def say_what_happened(self, conflicts):
         """Print what is different now, and what is left to do."""
