@@ -16,10 +16,12 @@ from histories import (
     begin,
     commit,
     conflicts,
+    edit,
     files,
     git,
     lines,
     make_history,
+    package,
     render,
     run,
     state,
@@ -105,6 +107,22 @@ def staged(project):
     git(project, "add", "-A")
 
 
+def write_and_commit(path, text):
+    def prepare(project):
+        write(path, text)(project)
+        commit(project)
+
+    return prepare
+
+
+def skip(patterns):
+    def prepare(project):
+        text = (project / "pyproject.toml").read_text()
+        write_and_commit("pyproject.toml", f"{text}\n[tool.cruft]\nskip = {patterns}\n")(project)
+
+    return prepare
+
+
 REFUSALS = {
     "dirty": (write("shop/views.py"), [], r"not committed \(shop/views\.py\)"),
     "staged": (staged, [], r"not committed \(shop/views\.py\)"),
@@ -126,11 +144,14 @@ REFUSALS = {
     "a list": (write(".cruft.json", "[]"), [], r"\.cruft\.json is damaged"),
     "no commit": (lambda project: change_record(project, commit=None), [], "names None as the commit"),
     "other commit": (lambda project: change_record(project, commit="0" * 40), [], "says commit 0000000000, which"),
-    "broken pyproject": (
-        lambda project: [write("pyproject.toml", "[")(project), commit(project)],
-        [],
-        r"pyproject\.toml cannot be read",
-    ),
+    "directory": (lambda project: change_record(project, directory="../x"), [], r"says directory '\.\./x'; expected"),
+    "skip a text": (skip('"docs"'), [], r'skip = "docs"; expected a list'),
+    "skip all": (skip('["."]'), [], r'skip = \["\."\]; expected a list'),
+    "skip numbers": (skip("[1]"), [], r"skip = \[1\]; expected a list"),
+    "skip outside": (skip('["../../*"]'), [], r'skip = \["\.\./\.\./\*"\]; expected a list of paths in the project'),
+    "recorded skip": (lambda project: change_record(project, skip="docs"), [], r'\.cruft\.json says skip = "docs"'),
+    "unexpected": (write_and_commit("pyproject.toml", "tool = 1\n"), [], r"AttributeError in __main__\.py, line \d+: "),
+    "broken pyproject": (write_and_commit("pyproject.toml", "["), [], r"pyproject\.toml cannot be read"),
 }
 
 
@@ -202,6 +223,10 @@ def test_check(project):
     current = update(project, "--check")
 
     assert (current.returncode, current.stdout) == (0, "This project is at v2.0.0; there is nothing newer.\n")
+    older = update(project, "--check", "--to", "v1.0.0")
+    assert older.returncode == 0
+    assert older.stdout == "This project is at v2.0.0; v1.0.0 is not newer, and only DOWNGRADE=1 takes it.\n"
+    assert update(project, "--check", "--to", "v1.0.0", "--downgrade").returncode == 1
 
 
 def test_dry_run_shows_the_difference(project):
@@ -219,7 +244,7 @@ def test_dry_run_shows_the_difference(project):
 
 def test_what_is_said(project):
     """The versions, the changelog between them, questions, what happened, and what to do next: in this order."""
-    said = update(project, "--set", "use_x=yes description='Mine, \"quoted\" {{ 1 }} and $HOME'").stdout
+    said = update(project, "--set", "use_x=yes description='Mine 🚀, \"quoted\" {{ 1 }} and $HOME'").stdout
 
     order = [
         "From v1.0.0 to v2.0.0 of ",
@@ -237,7 +262,7 @@ def test_what_is_said(project):
     assert sorted(order, key=said.index) == order
     assert "The first." not in said
     answers = json.loads((project / ".cruft.json").read_text())["context"]["cookiecutter"]
-    assert answers["description"] == 'Mine, "quoted" {{ 1 }} and $HOME'
+    assert answers["description"] == 'Mine 🚀, "quoted" {{ 1 }} and $HOME'
     assert answers["use_x"] is True
     assert update(project).stdout == "This project is at v2.0.0 already, with these answers.\n"
 
@@ -308,9 +333,7 @@ def test_migrations_that_go(template, project, tmp_path):
 
 
 def test_skip(project):
-    pyproject = project / "pyproject.toml"
-    pyproject.write_text(pyproject.read_text() + '\n[tool.cruft]\nskip = ["shop/tools", "*/views.py"]\n')
-    commit(project)
+    skip('["shop/tools/", "*/views.py", "**/logo.*", "/new_name.py"]')(project)
     before = files(project)
 
     assert update(project).returncode == 0
@@ -318,7 +341,35 @@ def test_skip(project):
     after = files(project)
     changed = {path for path in before | after if before.get(path) != after.get(path)}
     assert "shop/new_name.py" in changed
-    assert [path for path in changed if "tools" in path or "views" in path] == []
+    assert [path for path in changed if "tools" in path or "views" in path or "logo" in path] == []
+
+
+@pytest.mark.parametrize("option", ["--dry-run", "--downgrade"])
+@pytest.mark.parametrize("pattern", ["../../outside", "../outside/*", "{outside}"])
+def test_skip_names_nothing_outside(project, tmp_path, option, pattern):
+    outside = tmp_path / "outside" / "mine"
+    outside.parent.mkdir()
+    outside.write_text("mine\n")
+    skip(json.dumps([pattern.format(outside=outside)]))(project)
+
+    update(project, option, TMPDIR=str(tmp_path))
+
+    assert outside.read_text() == "mine\n"
+
+
+@pytest.mark.parametrize("name", ["Makefile", "pyproject.toml"])
+def test_skip_what_locks_are_made_from(project, name):
+    edit(project, "requirements.txt", package("zulu", "1.0"), package("yankee", "1.0") + package("zulu", "1.0"))
+    skip(json.dumps([name]))(project)
+    before = files(project)
+
+    ran = update(project)
+
+    assert ran.returncode == 0, ran.stdout
+    assert files(project)[name] == before[name]
+    assert "yankee==1.0" in (project / "requirements.txt").read_text()
+    assert "alpha==3.0" in (project / "requirements.txt").read_text()
+    assert "# locked" in (project / "requirements.txt").read_text()
 
 
 def test_what_is_the_users_is_left_alone_once_edited(project):
@@ -413,6 +464,19 @@ def test_crlf_in_the_repository(project):
     assert conflicts(project) == [], ran.stdout
     views = (project / "shop" / "views.py").read_bytes()
     assert views.count(b"\r\n") == views.count(b"\n") == 41
+
+
+def test_one_line_with_crlf(project):
+    git(project, "rm", "--quiet", ".gitattributes")
+    git(project, "config", "core.autocrlf", "false")
+    views = project / "shop" / "views.py"
+    views.write_bytes(views.read_bytes().replace(b"views_30 = 30\n", b"views_30 = 30\r\n"))
+    commit(project)
+
+    ran = update(project)
+
+    assert ran.returncode == 0, ran.stdout
+    assert views.read_bytes().count(b"\r\n") == 1
 
 
 def test_shallow_clone_and_detached_head(template, begun, tmp_path):
@@ -535,8 +599,8 @@ def meanwhile(folder, stage, script):
     programs.mkdir()
     real = shutil.which("git")
     (programs / "git").write_text(
-        f'#!/bin/sh\ncase " $* " in *" {stage} "*) mkdir {folder}/reached 2>/dev/null && ({script}) >{folder}/said 2>&1;; '
-        f'esac\nexec {real} "$@"\n'
+        f'#!/bin/sh\ncase " $* " in *" {stage} "*)\n'
+        f'mkdir {folder}/reached 2>/dev/null && ({script}) >{folder}/said 2>&1;;\nesac\nexec {real} "$@"\n'
     )
     (programs / "git").chmod(0o755)
     return f"{programs}:{os.environ['PATH']}"

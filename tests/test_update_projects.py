@@ -135,6 +135,28 @@ def test_make_update_without_a_template(project, record):
     assert state(project) == before
 
 
+@pytest.mark.parametrize("directory", ["..", "../../evil", "a/../../../evil"])
+def test_make_update_runs_nothing_outside_the_clone(project, tmp_path, directory):
+    record = json.loads((project / ".cruft.json").read_text())
+    (project / ".cruft.json").write_text(json.dumps(record | {"directory": directory}, indent=2) + "\n")
+    commit(project)
+    before = state(project)
+    for place in (tmp_path, tmp_path / "evil", tmp_path / "it"):
+        (place / "scripts").mkdir(parents=True)
+        (place / "scripts" / "update.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    (programs / "mktemp").write_text(f"#!/bin/sh\nmkdir {tmp_path}/it.d && echo {tmp_path}/it.d\n")
+    (programs / "mktemp").chmod(0o755)
+
+    ran = run("make", "update", cwd=project, check=False, PATH=f"{programs}:{os.environ['PATH']}")
+
+    assert f"Nothing was changed: .cruft.json says directory {directory}; expected" in ran.stdout
+    assert ran.returncode == 2
+    assert not (tmp_path / "ran").exists()
+    assert state(project) == before
+
+
 @pytest.mark.parametrize("option", CHOICES)
 def test_option_on_and_off_in_a_project_with_edits(template, newest, tmp_path, option):
     project = shutil.copytree(newest, tmp_path / "project" / newest.name, symlinks=True)

@@ -7,6 +7,7 @@ before leaves it as it was.
 
 import argparse
 import contextlib
+import json
 import os
 import shlex
 import shutil
@@ -15,7 +16,9 @@ import subprocess
 import sys
 import tempfile
 import tomllib
+import traceback
 from concurrent.futures import ThreadPoolExecutor
+from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 
 from dependencies import LOCKS, merge_lists, merge_locks
@@ -56,7 +59,7 @@ def main():
         recorded = template.recorded(project.record)
         wanted = template.wanted(options.to, project.record)
         if options.check:
-            return check(template, recorded, wanted)
+            return check(template, recorded, wanted, options.downgrade)
 
         project.require_rest(Path(scratch))
         update = Update(project, template, recorded, wanted, options)
@@ -68,13 +71,17 @@ def main():
         return update.show() if options.dry_run else update.apply()
 
 
-def check(template, recorded, wanted):
+def check(template, recorded, wanted, downgrade):
     """Say whether the template moved on; return 1 if so."""
+    name, ours = template.name(wanted), template.name(recorded)
     if wanted == recorded:
-        print(f"This project is at {template.name(recorded)}; there is nothing newer.")
-        return 0
-    print(f"This project is at {template.name(recorded)}; `make update` takes it to {template.name(wanted)}.")
-    return 1
+        print(f"This project is at {ours}; there is nothing newer.")
+    elif not downgrade and not template.has(recorded, wanted):
+        print(f"This project is at {ours}; {name} is not newer, and only DOWNGRADE=1 takes it.")
+    else:
+        print(f"This project is at {ours}; `make update` takes it to {name}.")
+        return 1
+    return 0
 
 
 class Project:
@@ -212,10 +219,11 @@ class Update:
 
     def skip(self, old, new):
         """Leave out what [tool.cruft] skip names."""
+        patterns = skipped(self.project)
         for folder in (old, new):
-            for pattern in skipped(self.project):
-                for path in list(folder.glob(pattern)):
-                    remove(path)
+            for path in [path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir()]:
+                if any(matches(path.relative_to(folder).parts, pattern) for pattern in patterns):
+                    path.unlink()
 
     def keep_what_is_the_users(self, old, new):
         """Leave out files that are written once, if they are no longer as they were written."""
@@ -257,15 +265,17 @@ class Update:
         """Return the locks as `make lock` makes them from the merged ones, or say why not and return nothing."""
         folder = self.template.scratch / "lock"
         folder.mkdir()
-        for name in ("ours", "base", "theirs"):
-            source = {"base": old, "theirs": new}.get(name)
-            write(folder / name, read(source / "pyproject.toml") if source else ours["pyproject.toml"])
+        texts = [read(old / "pyproject.toml"), read(new / "pyproject.toml")]
+        if None in texts:
+            texts = [ours.get("pyproject.toml", "")] * 2
+        for name, text in zip(("ours", "base", "theirs"), (ours.get("pyproject.toml", ""), *texts), strict=True):
+            write(folder / name, text)
         content = Git(folder).run("merge-file", "-p", "ours", "base", "theirs")
         if content.returncode:
             self.notes.append("When pyproject.toml is merged: make lock")
             return {}
         (folder / "pyproject.toml").write_bytes(content.stdout)
-        shutil.copy(new / "Makefile", folder)
+        write(folder / "Makefile", read(new / "Makefile") or decode(self.project.read("Makefile") or b""))
         for name in LOCKS:
             write(folder / name, merged.get(name) or read(new / name) or "")
         command = ["make", "--no-print-directory", "lock", f"UV={os.environ.get('UV', 'uv')}"]
@@ -289,7 +299,8 @@ class Update:
     def take_over_line_ends(self, old, new):
         """Give files the line ends that they have in the project."""
         for path in changed_files(old, new):
-            if b"\r\n" not in (self.project.read(path) or b""):
+            content = self.project.read(path) or b""
+            if content.count(b"\r\n") <= 0.9 * content.count(b"\n"):
                 continue
             for file in (old / path, new / path):
                 content = file.read_bytes() if file.is_file() else b"\0"
@@ -369,7 +380,11 @@ class Update:
         """Take the commit over, and say what happened and what to do next. Return the exit status."""
         with uninterrupted(), self.project.locked():
             conflicts = self.pick()
-        self.say_what_happened(conflicts)
+            try:
+                self.say_what_happened(conflicts)
+            except Exception as error:
+                print(f"The update is done; not all could be said of it: {error}", file=sys.stderr)
+                return 1
         return 1 if conflicts or self.colliding else 0
 
     def pick(self):
@@ -440,14 +455,30 @@ def answers_in(texts):
 
 
 def skipped(project):
-    """Return the patterns of the files that the project keeps out of updates."""
-    patterns = project.record.content.get("skip") or []
+    """Return the patterns of the files that the project keeps out of updates, each as its parts."""
     try:
         content = tomllib.loads(decode(project.read("pyproject.toml") or b""))
-        patterns = [*patterns, *content.get("tool", {}).get("cruft", {}).get("skip", [])]
     except ValueError as error:
         raise Refusal(f"pyproject.toml cannot be read: {error}") from None
-    return [pattern.strip("/") for pattern in patterns if pattern.strip("/")]
+    found = []
+    for where, skip in (
+        (RECORD, project.record.content.get("skip") or []),
+        ("pyproject.toml", content.get("tool", {}).get("cruft", {}).get("skip", [])),
+    ):
+        for pattern in skip if isinstance(skip, list) else [None]:
+            parts = [part for part in str(pattern or "").split("/") if part not in ("", ".")]
+            if not isinstance(pattern, str) or not parts or ".." in parts:
+                expected = 'a list of paths in the project, such as ["docs", "deploy/*.conf"]'
+                raise Refusal(f"{where} says skip = {json.dumps(skip, default=str)}; expected {expected}.")
+            found.append(parts)
+    return found
+
+
+def matches(path, pattern):
+    """Say whether the parts of a pattern name a file or a folder above it; ** stands for any number of folders."""
+    if pattern[:1] == ["**"]:
+        return any(matches(path[number:], pattern[1:]) for number in range(len(path)))
+    return not pattern or (bool(path) and fnmatchcase(path[0], pattern[0]) and matches(path[1:], pattern[1:]))
 
 
 def changed_files(old, new):
@@ -456,11 +487,6 @@ def changed_files(old, new):
         file.relative_to(folder).as_posix() for folder in (old, new) for file in folder.rglob("*") if file.is_file()
     }
     return sorted(path for path in paths if read(old / path) != read(new / path))
-
-
-def remove(path):
-    """Remove a file or a folder, if it is there."""
-    shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
 
 
 def read(file):
@@ -501,4 +527,10 @@ if __name__ == "__main__":
     except KeyboardInterrupt:
         print("\nNothing was changed: interrupted.", file=sys.stderr)
         status = 130
+    except Exception as error:
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        where = f"{Path(last.filename).name}, line {last.lineno}"
+        sys.stdout.flush()
+        print(f"Nothing was changed: {type(error).__name__} in {where}: {error}", file=sys.stderr)
+        status = 2
     sys.exit(status)
