@@ -197,6 +197,18 @@ def test_no_identity(project):
     assert state(project) == before
 
 
+def test_owner_whom_git_does_not_trust(project):
+    before = state(project)
+
+    ran = update(project, GIT_TEST_ASSUME_DIFFERENT_OWNER="1")
+
+    assert ran.returncode == 2
+    assert "detected dubious ownership" in ran.stdout
+    assert "safe.directory" in ran.stdout
+    assert "git init" not in ran.stdout
+    assert state(project) == before
+
+
 def test_signature_fails(project):
     git(project, "config", "commit.gpgsign", "true")
     git(project, "config", "gpg.program", "false")
@@ -345,7 +357,7 @@ def test_skip(project):
 
 
 @pytest.mark.parametrize("option", ["--dry-run", "--downgrade"])
-@pytest.mark.parametrize("pattern", ["../../outside", "../outside/*", "{outside}"])
+@pytest.mark.parametrize("pattern", ["../../../outside/*", "../../../outside", "{outside}"])
 def test_skip_names_nothing_outside(project, tmp_path, option, pattern):
     outside = tmp_path / "outside" / "mine"
     outside.parent.mkdir()

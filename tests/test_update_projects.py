@@ -163,7 +163,9 @@ def test_option_on_and_off_in_a_project_with_edits(template, newest, tmp_path, o
     mine = make_edits(project)
     before = files(project)
 
-    on = update(project, "--set", f"{option}={ON[option]}")
+    # What people log in with is another first migration.
+    unapplied = ["--unapplied"] if option == "login_with" else []
+    on = update(project, "--set", f"{option}={ON[option]}", *unapplied)
     assert on.returncode == 0, on.stdout
     fresh = files(render(template, tmp_path / "fresh", **{option: str(ON[option])}))
     assert without_record(files(project), [*mine, *(path for path in before if "/shop/" in path)]) == without_record(
@@ -185,6 +187,28 @@ def test_tables_of_an_option_are_not_taken_away_unasked(template, tmp_path):
     assert "scaling_tasks.0001_initial" in ran.stdout
     assert ".venv/bin/python manage.py migrate scaling_tasks zero" in ran.stdout
     assert state(project) == before
+
+
+def test_app_that_is_the_users_is_left_alone_as_a_whole(newest, tmp_path):
+    project = shutil.copytree(newest, tmp_path / "project" / newest.name, symlinks=True)
+    edit(project, "my_project/accounts/models.py", "class User(", "MINE = True\n\n\nclass User(")
+    commit(project)
+    before = files(project)
+
+    ran = update(project, "--set", "login_with=email", "--unapplied")
+
+    assert ran.returncode == 1, ran.stdout
+    changed = {path for path, content in files(project).items() if content != before[path]}
+    assert ".cruft.json" in changed
+    assert [path for path in changed if "/accounts/" in path] == []
+    step = re.search(
+        r"my_project/accounts is yours and was left alone as a whole; .*: git (diff \w+ \w+)$", ran.stdout, re.M
+    )
+    assert step, ran.stdout
+    shown = git(project, *step[1].split())
+    assert "LowercaseEmailField" in shown
+    assert "accounts/migrations/0001_initial.py" in shown
+    assert git(project, "status", "--porcelain") == ""
 
 
 def test_own_dependency_beside_those_of_an_option(project):

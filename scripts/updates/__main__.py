@@ -89,10 +89,12 @@ class Project:
 
     def __init__(self, folder):
         inside = Git(folder)
-        top = inside.ask("rev-parse", "--show-toplevel")
-        if not top:
+        ran = inside.run("rev-parse", "--show-toplevel")
+        if b"not a git repository" in ran.stderr:
             raise Refusal(f"{folder} is not in a git repository: git init && git add . && git commit")
-        self.git = Git(top)
+        if ran.returncode:
+            raise Refusal(" ".join(decode(ran.stderr).split()))
+        self.git = Git(decode(ran.stdout).rstrip("\n"))
         self.prefix = inside("rev-parse", "--show-prefix")
         self.folder = folder
         file = folder / RECORD
@@ -177,7 +179,7 @@ class Update:
             raise Refusal(
                 f"{name} is not newer than {ours}, which this project is at: DOWNGRADE=1 takes it all the same."
             )
-        self.left_alone, self.notes = [], []
+        self.left_alone, self.apps_left_alone, self.notes = [], [], []
 
     def is_empty(self):
         """Say whether both renderings are the same anyway."""
@@ -226,20 +228,30 @@ class Update:
                     path.unlink()
 
     def keep_what_is_the_users(self, old, new):
-        """Leave out files that are written once, if they are no longer as they were written."""
+        """Leave out what is written once, if it is no longer as it was written: files, and apps as a whole."""
         slug = self.before.get("project_slug", "")
-        theirs = [PurePosixPath(name.replace("{slug}", slug)) for name in self.template.written_once(self.wanted)]
-        for path in changed_files(old, new):
-            if not any(PurePosixPath(path).is_relative_to(name) for name in theirs):
-                continue
-            written = (old / path).read_bytes() if (old / path).is_file() else None
-            if unified(self.project.read(path)) != unified(written):
-                self.left_alone.append(path)
-                for side, aside in ((old, "yours-before"), (new, "yours-after")):
-                    place = self.template.scratch / aside / path
-                    place.parent.mkdir(parents=True, exist_ok=True)
-                    if (side / path).is_file():
-                        (side / path).rename(place)
+        changed = changed_files(old, new)
+        for name in (name.replace("{slug}", slug) for name in self.template.written_once(self.wanted)):
+            inside = [path for path in changed if PurePosixPath(path).is_relative_to(name)]
+            edited = [path for path in inside if self.is_edited(old, path)]
+            # An app is one thing: a migration is of no use without the models that it follows.
+            if inside and (old / name / "apps.py").is_file():
+                files = [file.relative_to(old).as_posix() for file in (old / name).rglob("*") if file.is_file()]
+                if edited or any(self.is_edited(old, path) for path in files):
+                    edited = inside
+                    self.apps_left_alone.append(name)
+            self.left_alone += edited
+        for path in self.left_alone:
+            for side, aside in ((old, "yours-before"), (new, "yours-after")):
+                place = self.template.scratch / aside / path
+                place.parent.mkdir(parents=True, exist_ok=True)
+                if (side / path).is_file():
+                    (side / path).rename(place)
+
+    def is_edited(self, old, path):
+        """Say whether the project has a file otherwise than it was written."""
+        written = (old / path).read_bytes() if (old / path).is_file() else None
+        return unified(self.project.read(path)) != unified(written)
 
     def merge_dependencies(self, old, new):
         """Have git see the lists of dependencies and the locks as merged already, wherever both sides changed them."""
@@ -385,7 +397,7 @@ class Update:
             except Exception as error:
                 print(f"The update is done; not all could be said of it: {error}", file=sys.stderr)
                 return 1
-        return 1 if conflicts or self.colliding else 0
+        return 1 if conflicts or self.colliding or self.apps_left_alone else 0
 
     def pick(self):
         """Take the commit over, unless somebody did something here since the update began; return what conflicts."""
@@ -426,6 +438,10 @@ class Update:
         for label, names in self.colliding.items():
             join = f".venv/bin/python manage.py makemigrations --merge {label}"
             steps.append(f"{' and '.join(names)} both follow the same migration; this joins them: {join}")
+        steps += [
+            f"{name} is yours and was left alone as a whole; take over what it needs: git diff {' '.join(self.aside)}"
+            for name in self.apps_left_alone
+        ]
         steps += [*self.notes, "make setup && make test"]
         if not conflicts:
             steps.append("To go back to where you were: git reset --keep HEAD^")
