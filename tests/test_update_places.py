@@ -583,6 +583,20 @@ def test_strange_files(template, project, tmp_path):
     assert files(project) == before
 
 
+def test_name_with_a_tab_in_a_conflict(template, project, tmp_path):
+    other = shutil.copytree(template, tmp_path / "other", symlinks=True)
+    (other / SLUG / "a\tb").write_text("theirs\n")
+    commit(other)
+    git(other, "tag", "v3.0.0")
+    (project / "a\tb").write_text("mine\n")
+    change_record(project, template=str(other))
+
+    ran = update(project)
+
+    assert ran.returncode == 1
+    assert "\n  a\tb\n" in ran.stdout
+
+
 def make_submodule(folder):
     module = folder / "module"
     module.mkdir()
@@ -700,7 +714,7 @@ def test_resolutions_of_rerere(project, tmp_path):
     assert "line_5 = 'both'" in (project / "shop" / "views.py").read_text()
 
 
-STAGES = ("rev-parse", "read-tree", "commit-tree", "merge-tree", "cherry-pick")
+STAGES = ("rev-parse", "read-tree", "commit-tree", "merge-tree", "cherry-pick", "--short")
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -730,7 +744,7 @@ def test_interrupted(template, project, tmp_path, stage):
         os.killpg(process.pid, signal.SIGINT)
         said = process.communicate(timeout=60)[0].decode()
 
-    if stage == "cherry-pick":
+    if stage in ("cherry-pick", "--short"):
         assert process.returncode == 0, said
         equals_fresh(template, project, tmp_path)
         assert git(project, "status", "--porcelain") == ""

@@ -390,13 +390,15 @@ class Update:
 
     def apply(self):
         """Take the commit over, and say what happened and what to do next. Return the exit status."""
-        with uninterrupted(), self.project.locked():
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)  # git would stop halfway
+        with self.project.locked():
             conflicts = self.pick()
-            try:
-                self.say_what_happened(conflicts)
-            except Exception as error:
-                print(f"The update is done; not all could be said of it: {error}", file=sys.stderr)
-                return 1
+        try:
+            self.say_what_happened(conflicts)
+        except Exception as error:
+            print(f"The update is done; not all could be said of it: {error}", file=sys.stderr)
+            return 1
         return 1 if conflicts or self.colliding or self.apps_left_alone else 0
 
     def pick(self):
@@ -446,17 +448,6 @@ class Update:
         if not conflicts:
             steps.append("To go back to where you were: git reset --keep HEAD^")
         print(*(f"  {step}" for step in steps), sep="\n")
-
-
-@contextlib.contextmanager
-def uninterrupted():
-    """Let Ctrl-C wait: git would stop halfway."""
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def answers_in(texts):
