@@ -16,10 +16,12 @@ from histories import (
     begin,
     commit,
     conflicts,
+    edit,
     files,
     git,
     lines,
     make_history,
+    package,
     render,
     run,
     state,
@@ -105,6 +107,22 @@ def staged(project):
     git(project, "add", "-A")
 
 
+def write_and_commit(path, text):
+    def prepare(project):
+        write(path, text)(project)
+        commit(project)
+
+    return prepare
+
+
+def skip(patterns):
+    def prepare(project):
+        text = (project / "pyproject.toml").read_text()
+        write_and_commit("pyproject.toml", f"{text}\n[tool.cruft]\nskip = {patterns}\n")(project)
+
+    return prepare
+
+
 REFUSALS = {
     "dirty": (write("shop/views.py"), [], r"not committed \(shop/views\.py\)"),
     "staged": (staged, [], r"not committed \(shop/views\.py\)"),
@@ -126,11 +144,14 @@ REFUSALS = {
     "a list": (write(".cruft.json", "[]"), [], r"\.cruft\.json is damaged"),
     "no commit": (lambda project: change_record(project, commit=None), [], "names None as the commit"),
     "other commit": (lambda project: change_record(project, commit="0" * 40), [], "says commit 0000000000, which"),
-    "broken pyproject": (
-        lambda project: [write("pyproject.toml", "[")(project), commit(project)],
-        [],
-        r"pyproject\.toml cannot be read",
-    ),
+    "directory": (lambda project: change_record(project, directory="../x"), [], r"says directory '\.\./x'; expected"),
+    "skip a text": (skip('"docs"'), [], r'skip = "docs"; expected a list'),
+    "skip all": (skip('["."]'), [], r'skip = \["\."\]; expected a list'),
+    "skip numbers": (skip("[1]"), [], r"skip = \[1\]; expected a list"),
+    "skip outside": (skip('["../../*"]'), [], r'skip = \["\.\./\.\./\*"\]; expected a list of paths in the project'),
+    "recorded skip": (lambda project: change_record(project, skip="docs"), [], r'\.cruft\.json says skip = "docs"'),
+    "unexpected": (write_and_commit("pyproject.toml", "tool = 1\n"), [], r"AttributeError in __main__\.py, line \d+: "),
+    "broken pyproject": (write_and_commit("pyproject.toml", "["), [], r"pyproject\.toml cannot be read"),
 }
 
 
@@ -176,6 +197,18 @@ def test_no_identity(project):
     assert state(project) == before
 
 
+def test_owner_whom_git_does_not_trust(project):
+    before = state(project)
+
+    ran = update(project, GIT_TEST_ASSUME_DIFFERENT_OWNER="1")
+
+    assert ran.returncode == 2
+    assert "detected dubious ownership" in ran.stdout
+    assert "safe.directory" in ran.stdout
+    assert "git init" not in ran.stdout
+    assert state(project) == before
+
+
 def test_signature_fails(project):
     git(project, "config", "commit.gpgsign", "true")
     git(project, "config", "gpg.program", "false")
@@ -202,6 +235,10 @@ def test_check(project):
     current = update(project, "--check")
 
     assert (current.returncode, current.stdout) == (0, "This project is at v2.0.0; there is nothing newer.\n")
+    older = update(project, "--check", "--to", "v1.0.0")
+    assert older.returncode == 0
+    assert older.stdout == "This project is at v2.0.0; v1.0.0 is not newer, and only DOWNGRADE=1 takes it.\n"
+    assert update(project, "--check", "--to", "v1.0.0", "--downgrade").returncode == 1
 
 
 def test_dry_run_shows_the_difference(project):
@@ -219,7 +256,7 @@ def test_dry_run_shows_the_difference(project):
 
 def test_what_is_said(project):
     """The versions, the changelog between them, questions, what happened, and what to do next: in this order."""
-    said = update(project, "--set", "use_x=yes description='Mine, \"quoted\" {{ 1 }} and $HOME'").stdout
+    said = update(project, "--set", "use_x=yes description='Mine 🚀, \"quoted\" {{ 1 }} and $HOME'").stdout
 
     order = [
         "From v1.0.0 to v2.0.0 of ",
@@ -237,7 +274,7 @@ def test_what_is_said(project):
     assert sorted(order, key=said.index) == order
     assert "The first." not in said
     answers = json.loads((project / ".cruft.json").read_text())["context"]["cookiecutter"]
-    assert answers["description"] == 'Mine, "quoted" {{ 1 }} and $HOME'
+    assert answers["description"] == 'Mine 🚀, "quoted" {{ 1 }} and $HOME'
     assert answers["use_x"] is True
     assert update(project).stdout == "This project is at v2.0.0 already, with these answers.\n"
 
@@ -308,9 +345,7 @@ def test_migrations_that_go(template, project, tmp_path):
 
 
 def test_skip(project):
-    pyproject = project / "pyproject.toml"
-    pyproject.write_text(pyproject.read_text() + '\n[tool.cruft]\nskip = ["shop/tools", "*/views.py"]\n')
-    commit(project)
+    skip('["shop/tools/", "*/views.py", "**/logo.*", "/new_name.py"]')(project)
     before = files(project)
 
     assert update(project).returncode == 0
@@ -318,7 +353,35 @@ def test_skip(project):
     after = files(project)
     changed = {path for path in before | after if before.get(path) != after.get(path)}
     assert "shop/new_name.py" in changed
-    assert [path for path in changed if "tools" in path or "views" in path] == []
+    assert [path for path in changed if "tools" in path or "views" in path or "logo" in path] == []
+
+
+@pytest.mark.parametrize("option", ["--dry-run", "--downgrade"])
+@pytest.mark.parametrize("pattern", ["../../../outside/*", "../../../outside", "{outside}"])
+def test_skip_names_nothing_outside(project, tmp_path, option, pattern):
+    outside = tmp_path / "outside" / "mine"
+    outside.parent.mkdir()
+    outside.write_text("mine\n")
+    skip(json.dumps([pattern.format(outside=outside)]))(project)
+
+    update(project, option, TMPDIR=str(tmp_path))
+
+    assert outside.read_text() == "mine\n"
+
+
+@pytest.mark.parametrize("name", ["Makefile", "pyproject.toml"])
+def test_skip_what_locks_are_made_from(project, name):
+    edit(project, "requirements.txt", package("zulu", "1.0"), package("yankee", "1.0") + package("zulu", "1.0"))
+    skip(json.dumps([name]))(project)
+    before = files(project)
+
+    ran = update(project)
+
+    assert ran.returncode == 0, ran.stdout
+    assert files(project)[name] == before[name]
+    assert "yankee==1.0" in (project / "requirements.txt").read_text()
+    assert "alpha==3.0" in (project / "requirements.txt").read_text()
+    assert "# locked" in (project / "requirements.txt").read_text()
 
 
 def test_what_is_the_users_is_left_alone_once_edited(project):
@@ -415,6 +478,19 @@ def test_crlf_in_the_repository(project):
     assert views.count(b"\r\n") == views.count(b"\n") == 41
 
 
+def test_one_line_with_crlf(project):
+    git(project, "rm", "--quiet", ".gitattributes")
+    git(project, "config", "core.autocrlf", "false")
+    views = project / "shop" / "views.py"
+    views.write_bytes(views.read_bytes().replace(b"views_30 = 30\n", b"views_30 = 30\r\n"))
+    commit(project)
+
+    ran = update(project)
+
+    assert ran.returncode == 0, ran.stdout
+    assert views.read_bytes().count(b"\r\n") == 1
+
+
 def test_shallow_clone_and_detached_head(template, begun, tmp_path):
     git(tmp_path, "clone", "--quiet", "--depth=1", f"file://{begun}", "shop")
     git(tmp_path / "shop", "checkout", "--quiet", "--detach")
@@ -507,6 +583,20 @@ def test_strange_files(template, project, tmp_path):
     assert files(project) == before
 
 
+def test_name_with_a_tab_in_a_conflict(template, project, tmp_path):
+    other = shutil.copytree(template, tmp_path / "other", symlinks=True)
+    (other / SLUG / "a\tb").write_text("theirs\n")
+    commit(other)
+    git(other, "tag", "v3.0.0")
+    (project / "a\tb").write_text("mine\n")
+    change_record(project, template=str(other))
+
+    ran = update(project)
+
+    assert ran.returncode == 1
+    assert "\n  a\tb\n" in ran.stdout
+
+
 def make_submodule(folder):
     module = folder / "module"
     module.mkdir()
@@ -529,7 +619,102 @@ def test_mode_and_link_in_the_template(template, project, tmp_path):
     assert git(project, "ls-files", "--stage", "bin").count("100755") == 2
 
 
-STAGES = ("rev-parse", "read-tree", "commit-tree", "merge-tree", "cherry-pick")
+def meanwhile(folder, stage, script):
+    """Return a PATH with a git that runs a script before the first time that it does something."""
+    programs = folder / "programs"
+    programs.mkdir()
+    real = shutil.which("git")
+    (programs / "git").write_text(
+        f'#!/bin/sh\ncase " $* " in *" {stage} "*)\n'
+        f'mkdir {folder}/reached 2>/dev/null && ({script}) >{folder}/said 2>&1;;\nesac\nexec {real} "$@"\n'
+    )
+    (programs / "git").chmod(0o755)
+    return f"{programs}:{os.environ['PATH']}"
+
+
+MEANWHILE = {
+    "edit": ("echo mine >>shop/stable.py", r"not committed \(shop/stable\.py\)"),
+    "edit of what is updated": ("echo mine >>shop/views.py", r"not committed \(shop/views\.py\)"),
+    "commit": ("git commit --quiet --allow-empty --message Mine", "HEAD moved while the update was made ready"),
+    "cherry-pick": ("git cherry-pick other", "A cherry-pick is under way here"),
+}
+
+
+@pytest.mark.parametrize("case", MEANWHILE)
+def test_what_somebody_does_while_the_update_is_made_ready(project, tmp_path, case):
+    script, sentence = MEANWHILE[case]
+    half_merged(project)
+    git(project, "merge", "--abort")
+    path = meanwhile(tmp_path, "merge-tree", script)
+    expected = shutil.copytree(project, tmp_path / "expected", symlinks=True)
+    run("sh", "-c", script, cwd=expected, check=False)
+
+    ran = update(project, PATH=path)
+
+    assert ran.returncode == 2, ran.stdout
+    assert re.search(rf"^Nothing was changed: .*{sentence}", ran.stdout, re.MULTILINE), ran.stdout
+    for what in (("status", "--porcelain"), ("diff", "HEAD"), ("ls-files", "--stage"), ("log", "--format=%s")):
+        assert git(project, *what) == git(expected, *what)
+    assert files(project) == files(expected)
+
+
+def test_cherry_pick_of_somebody_else_is_not_aborted(project, tmp_path):
+    half_merged(project)
+    git(project, "merge", "--abort")
+    path = meanwhile(tmp_path, "cherry-pick", "git -c core.pager=cat cherry-pick other")
+
+    ran = update(project, PATH=path)
+
+    assert ran.returncode == 2, ran.stdout
+    assert git(project, "rev-parse", "CHERRY_PICK_HEAD") == git(project, "rev-parse", "other")
+    assert conflicts(project) == ["shop/views.py"]
+
+
+def test_two_updates_at_the_same_time(template, project, tmp_path):
+    git(tmp_path, "clone", "--quiet", template, "second")
+    second = f"{sys.executable} -I {tmp_path}/second/scripts/updates --to v1.1.0"
+    path = meanwhile(tmp_path, "cherry-pick", second)
+
+    ran = update(project, PATH=path)
+
+    assert ran.returncode == 0, ran.stdout
+    assert "Nothing was changed: Another update is under way here" in (tmp_path / "said").read_text()
+    assert git(project, "status", "--porcelain") == ""
+    equals_fresh(template, project, tmp_path)
+
+
+def test_line_ends_alone_are_no_change(begun, tmp_path):
+    """Only what differs in nothing else is staged."""
+    git(begun, "clone", "--quiet", begun, tmp_path / "clone" / "shop")
+    clone = tmp_path / "clone" / "shop"
+    for path in ("shop/views.py", "shop/stable.py"):
+        (clone / path).write_bytes((clone / path).read_bytes().replace(b"\n", b"\r\n"))
+
+    ran = update(clone)
+
+    assert ran.returncode == 0, ran.stdout
+    assert git(clone, "status", "--porcelain") == ""
+
+
+def test_resolutions_of_rerere(project, tmp_path):
+    git(project, "config", "rerere.enabled", "true")
+    git(project, "config", "rerere.autoUpdate", "true")
+    (project / "shop" / "views.py").write_text(lines(line_5="line_5 = 'mine'"))
+    commit(project)
+    assert update(project).returncode == 1
+    (project / "shop" / "views.py").write_text(lines(line_5="line_5 = 'both'"))
+    git(project, "add", "-A")
+    git(project, "-c", "core.editor=true", "cherry-pick", "--continue")
+    git(project, "reset", "--quiet", "--hard", "HEAD^")
+
+    ran = update(project)
+
+    assert ran.returncode == 1, ran.stdout
+    assert conflicts(project) == ["shop/views.py"], ran.stdout
+    assert "line_5 = 'both'" in (project / "shop" / "views.py").read_text()
+
+
+STAGES = ("rev-parse", "read-tree", "commit-tree", "merge-tree", "cherry-pick", "--short")
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -559,7 +744,7 @@ def test_interrupted(template, project, tmp_path, stage):
         os.killpg(process.pid, signal.SIGINT)
         said = process.communicate(timeout=60)[0].decode()
 
-    if stage == "cherry-pick":
+    if stage in ("cherry-pick", "--short"):
         assert process.returncode == 0, said
         equals_fresh(template, project, tmp_path)
         assert git(project, "status", "--porcelain") == ""

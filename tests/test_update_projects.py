@@ -135,13 +135,37 @@ def test_make_update_without_a_template(project, record):
     assert state(project) == before
 
 
+@pytest.mark.parametrize("directory", ["..", "../../evil", "a/../../../evil"])
+def test_make_update_runs_nothing_outside_the_clone(project, tmp_path, directory):
+    record = json.loads((project / ".cruft.json").read_text())
+    (project / ".cruft.json").write_text(json.dumps(record | {"directory": directory}, indent=2) + "\n")
+    commit(project)
+    before = state(project)
+    for place in (tmp_path, tmp_path / "evil", tmp_path / "it"):
+        (place / "scripts").mkdir(parents=True)
+        (place / "scripts" / "update.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    (programs / "mktemp").write_text(f"#!/bin/sh\nmkdir {tmp_path}/it.d && echo {tmp_path}/it.d\n")
+    (programs / "mktemp").chmod(0o755)
+
+    ran = run("make", "update", cwd=project, check=False, PATH=f"{programs}:{os.environ['PATH']}")
+
+    assert f"Nothing was changed: .cruft.json says directory {directory}; expected" in ran.stdout
+    assert ran.returncode == 2
+    assert not (tmp_path / "ran").exists()
+    assert state(project) == before
+
+
 @pytest.mark.parametrize("option", CHOICES)
 def test_option_on_and_off_in_a_project_with_edits(template, newest, tmp_path, option):
     project = shutil.copytree(newest, tmp_path / "project" / newest.name, symlinks=True)
     mine = make_edits(project)
     before = files(project)
 
-    on = update(project, "--set", f"{option}={ON[option]}")
+    # What people log in with is another first migration.
+    unapplied = ["--unapplied"] if option == "login_with" else []
+    on = update(project, "--set", f"{option}={ON[option]}", *unapplied)
     assert on.returncode == 0, on.stdout
     fresh = files(render(template, tmp_path / "fresh", **{option: str(ON[option])}))
     assert without_record(files(project), [*mine, *(path for path in before if "/shop/" in path)]) == without_record(
@@ -163,6 +187,28 @@ def test_tables_of_an_option_are_not_taken_away_unasked(template, tmp_path):
     assert "scaling_tasks.0001_initial" in ran.stdout
     assert ".venv/bin/python manage.py migrate scaling_tasks zero" in ran.stdout
     assert state(project) == before
+
+
+def test_app_that_is_the_users_is_left_alone_as_a_whole(newest, tmp_path):
+    project = shutil.copytree(newest, tmp_path / "project" / newest.name, symlinks=True)
+    edit(project, "my_project/accounts/models.py", "class User(", "MINE = True\n\n\nclass User(")
+    commit(project)
+    before = files(project)
+
+    ran = update(project, "--set", "login_with=email", "--unapplied")
+
+    assert ran.returncode == 1, ran.stdout
+    changed = {path for path, content in files(project).items() if content != before[path]}
+    assert ".cruft.json" in changed
+    assert [path for path in changed if "/accounts/" in path] == []
+    step = re.search(
+        r"my_project/accounts is yours and was left alone as a whole; .*: git (diff \w+ \w+)$", ran.stdout, re.M
+    )
+    assert step, ran.stdout
+    shown = git(project, *step[1].split())
+    assert "LowercaseEmailField" in shown
+    assert "accounts/migrations/0001_initial.py" in shown
+    assert git(project, "status", "--porcelain") == ""
 
 
 def test_own_dependency_beside_those_of_an_option(project):

@@ -7,6 +7,7 @@ before leaves it as it was.
 
 import argparse
 import contextlib
+import json
 import os
 import shlex
 import shutil
@@ -15,11 +16,13 @@ import subprocess
 import sys
 import tempfile
 import tomllib
+import traceback
 from concurrent.futures import ThreadPoolExecutor
+from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 
 from dependencies import LOCKS, merge_lists, merge_locks
-from git import MERGE, Git, GitError, Refusal, commit_tree_of, decode
+from git import MERGE, PICK, Git, GitError, Refusal, commit_tree_of, decode
 from migrations import Migrations
 from template import RECORD, Record, Template
 
@@ -56,7 +59,7 @@ def main():
         recorded = template.recorded(project.record)
         wanted = template.wanted(options.to, project.record)
         if options.check:
-            return check(template, recorded, wanted)
+            return check(template, recorded, wanted, options.downgrade)
 
         project.require_rest(Path(scratch))
         update = Update(project, template, recorded, wanted, options)
@@ -68,13 +71,17 @@ def main():
         return update.show() if options.dry_run else update.apply()
 
 
-def check(template, recorded, wanted):
+def check(template, recorded, wanted, downgrade):
     """Say whether the template moved on; return 1 if so."""
+    name, ours = template.name(wanted), template.name(recorded)
     if wanted == recorded:
-        print(f"This project is at {template.name(recorded)}; there is nothing newer.")
-        return 0
-    print(f"This project is at {template.name(recorded)}; `make update` takes it to {template.name(wanted)}.")
-    return 1
+        print(f"This project is at {ours}; there is nothing newer.")
+    elif not downgrade and not template.has(recorded, wanted):
+        print(f"This project is at {ours}; {name} is not newer, and only DOWNGRADE=1 takes it.")
+    else:
+        print(f"This project is at {ours}; `make update` takes it to {name}.")
+        return 1
+    return 0
 
 
 class Project:
@@ -82,10 +89,12 @@ class Project:
 
     def __init__(self, folder):
         inside = Git(folder)
-        top = inside.ask("rev-parse", "--show-toplevel")
-        if not top:
+        ran = inside.run("rev-parse", "--show-toplevel")
+        if b"not a git repository" in ran.stderr:
             raise Refusal(f"{folder} is not in a git repository: git init && git add . && git commit")
-        self.git = Git(top)
+        if ran.returncode:
+            raise Refusal(" ".join(decode(ran.stderr).split()))
+        self.git = Git(decode(ran.stdout).rstrip("\n"))
         self.prefix = inside("rev-parse", "--show-prefix")
         self.folder = folder
         file = folder / RECORD
@@ -102,21 +111,42 @@ class Project:
         """Refuse to begin where git could not go back to."""
         if self.git.ask("rev-parse", "--verify", "--quiet", "HEAD^{commit}") is None:
             raise Refusal("Nothing is committed here yet: git add . && git commit")
-        for file, what in UNFINISHED.items():
-            if (self.git.folder / self.git("rev-parse", "--git-path", file)).exists():
-                raise Refusal(f"A {what} is under way here: finish it, or git {what} --abort")
-        changed = self.changed(scratch / "index-copy")
-        if changed:
-            raise Refusal(f"There are changes that are not committed ({shortened(sorted(changed))}).")
+        self.require_clean(scratch)
         if self.read(RECORD) is None:
             raise Refusal(f"{RECORD} is not committed: git add -f {RECORD} && git commit")
         if self.git.ask("var", "GIT_COMMITTER_IDENT") is None:
             raise Refusal("git has no name for who commits: git config user.name … && git config user.email …")
 
+    def require_clean(self, scratch):
+        """Refuse where something is under way, or changed."""
+        for file, what in UNFINISHED.items():
+            if self.place(file).exists():
+                raise Refusal(f"A {what} is under way here: finish it, or git {what} --abort")
+        changed = self.changed(scratch / "index-copy")
+        if changed:
+            raise Refusal(f"There are changes that are not committed ({shortened(sorted(changed))}).")
+
+    def place(self, name):
+        """Return the path of a file of git's own."""
+        return self.git.folder / self.git("rev-parse", "--git-path", name)
+
+    @contextlib.contextmanager
+    def locked(self):
+        """Keep other updates of this project away."""
+        file = self.place("template-update.lock")
+        try:
+            file.open("x").close()
+        except FileExistsError:
+            raise Refusal(f"Another update is under way here; if not, one was killed: rm {file}") from None
+        try:
+            yield
+        finally:
+            file.unlink()
+
     def changed(self, copy):
         """Return the paths of changed files. Those whose line ends alone are others count as unchanged."""
         # `git diff` writes to the index what it finds out about files.
-        shutil.copyfile(self.git.folder / self.git("rev-parse", "--git-path", "index"), copy)
+        shutil.copyfile(self.place("index"), copy)
         index = {"GIT_INDEX_FILE": str(copy)}
         diff = ("diff", "--name-only", "-z", "--no-renames", "--ignore-submodules=dirty")
         return {*self.git.list(*diff, **index), *self.git.list(*diff, "--cached", "HEAD", **index)}
@@ -149,7 +179,7 @@ class Update:
             raise Refusal(
                 f"{name} is not newer than {ours}, which this project is at: DOWNGRADE=1 takes it all the same."
             )
-        self.left_alone, self.notes = [], []
+        self.left_alone, self.apps_left_alone, self.notes = [], [], []
 
     def is_empty(self):
         """Say whether both renderings are the same anyway."""
@@ -191,26 +221,37 @@ class Update:
 
     def skip(self, old, new):
         """Leave out what [tool.cruft] skip names."""
+        patterns = skipped(self.project)
         for folder in (old, new):
-            for pattern in skipped(self.project):
-                for path in list(folder.glob(pattern)):
-                    remove(path)
+            for path in [path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir()]:
+                if any(matches(path.relative_to(folder).parts, pattern) for pattern in patterns):
+                    path.unlink()
 
     def keep_what_is_the_users(self, old, new):
-        """Leave out files that are written once, if they are no longer as they were written."""
+        """Leave out what is written once, if it is no longer as it was written: files, and apps as a whole."""
         slug = self.before.get("project_slug", "")
-        theirs = [PurePosixPath(name.replace("{slug}", slug)) for name in self.template.written_once(self.wanted)]
-        for path in changed_files(old, new):
-            if not any(PurePosixPath(path).is_relative_to(name) for name in theirs):
-                continue
-            written = (old / path).read_bytes() if (old / path).is_file() else None
-            if unified(self.project.read(path)) != unified(written):
-                self.left_alone.append(path)
-                for side, aside in ((old, "yours-before"), (new, "yours-after")):
-                    place = self.template.scratch / aside / path
-                    place.parent.mkdir(parents=True, exist_ok=True)
-                    if (side / path).is_file():
-                        (side / path).rename(place)
+        changed = changed_files(old, new)
+        for name in (name.replace("{slug}", slug) for name in self.template.written_once(self.wanted)):
+            inside = [path for path in changed if PurePosixPath(path).is_relative_to(name)]
+            edited = [path for path in inside if self.is_edited(old, path)]
+            # An app is one thing: a migration is of no use without the models that it follows.
+            if inside and (old / name / "apps.py").is_file():
+                files = [file.relative_to(old).as_posix() for file in (old / name).rglob("*") if file.is_file()]
+                if edited or any(self.is_edited(old, path) for path in files):
+                    edited = inside
+                    self.apps_left_alone.append(name)
+            self.left_alone += edited
+        for path in self.left_alone:
+            for side, aside in ((old, "yours-before"), (new, "yours-after")):
+                place = self.template.scratch / aside / path
+                place.parent.mkdir(parents=True, exist_ok=True)
+                if (side / path).is_file():
+                    (side / path).rename(place)
+
+    def is_edited(self, old, path):
+        """Say whether the project has a file otherwise than it was written."""
+        written = (old / path).read_bytes() if (old / path).is_file() else None
+        return unified(self.project.read(path)) != unified(written)
 
     def merge_dependencies(self, old, new):
         """Have git see the lists of dependencies and the locks as merged already, wherever both sides changed them."""
@@ -236,15 +277,17 @@ class Update:
         """Return the locks as `make lock` makes them from the merged ones, or say why not and return nothing."""
         folder = self.template.scratch / "lock"
         folder.mkdir()
-        for name in ("ours", "base", "theirs"):
-            source = {"base": old, "theirs": new}.get(name)
-            write(folder / name, read(source / "pyproject.toml") if source else ours["pyproject.toml"])
+        texts = [read(old / "pyproject.toml"), read(new / "pyproject.toml")]
+        if None in texts:
+            texts = [ours.get("pyproject.toml", "")] * 2
+        for name, text in zip(("ours", "base", "theirs"), (ours.get("pyproject.toml", ""), *texts), strict=True):
+            write(folder / name, text)
         content = Git(folder).run("merge-file", "-p", "ours", "base", "theirs")
         if content.returncode:
             self.notes.append("When pyproject.toml is merged: make lock")
             return {}
         (folder / "pyproject.toml").write_bytes(content.stdout)
-        shutil.copy(new / "Makefile", folder)
+        write(folder / "Makefile", read(new / "Makefile") or decode(self.project.read("Makefile") or b""))
         for name in LOCKS:
             write(folder / name, merged.get(name) or read(new / name) or "")
         command = ["make", "--no-print-directory", "lock", f"UV={os.environ.get('UV', 'uv')}"]
@@ -268,7 +311,8 @@ class Update:
     def take_over_line_ends(self, old, new):
         """Give files the line ends that they have in the project."""
         for path in changed_files(old, new):
-            if b"\r\n" not in (self.project.read(path) or b""):
+            content = self.project.read(path) or b""
+            if content.count(b"\r\n") <= 0.9 * content.count(b"\n"):
                 continue
             for file in (old / path, new / path):
                 content = file.read_bytes() if file.is_file() else b"\0"
@@ -346,18 +390,35 @@ class Update:
 
     def apply(self):
         """Take the commit over, and say what happened and what to do next. Return the exit status."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)  # git would stop halfway
+        with self.project.locked():
+            conflicts = self.pick()
+        try:
+            self.say_what_happened(conflicts)
+        except Exception as error:
+            print(f"The update is done; not all could be said of it: {error}", file=sys.stderr)
+            return 1
+        return 1 if conflicts or self.colliding or self.apps_left_alone else 0
+
+    def pick(self):
+        """Take the commit over, unless somebody did something here since the update began; return what conflicts."""
         git = self.project.git
-        with uninterrupted():
-            # Of files whose line ends alone differ from those of the index, git would say that they are in the way.
-            git("add", "--update", ":/")
-            picked = git.run("cherry-pick", self.commit, options=MERGE)
-            conflicts = sorted({entry.split("\t")[1] for entry in git.list("ls-files", "-u", "-z", ":/")})
-            if picked.returncode and not conflicts:
-                if git.ask("rev-parse", "--verify", "--quiet", "CHERRY_PICK_HEAD"):
-                    git("cherry-pick", "--abort")
-                raise Refusal(f"git could not commit the update: {' '.join(decode(picked.stderr).split())}")
-        self.say_what_happened(conflicts)
-        return 1 if conflicts or self.colliding else 0
+        self.project.require_clean(self.template.scratch)
+        if git("rev-parse", "HEAD") != self.head:
+            raise Refusal("HEAD moved while the update was made ready: run it again.")
+        # Of files whose line ends alone differ from those of the index, git would say that they are in the way.
+        if others := git.bytes("diff-files", "--name-only", "-z", "--ignore-submodules=dirty"):
+            only = ("--pathspec-from-file=-", "--pathspec-file-nul")
+            git("--literal-pathspecs", "add", "--update", *only, stdin=others)
+        picked = git.run("cherry-pick", self.commit, options=PICK)
+        ours = git.ask("rev-parse", "--verify", "--quiet", "CHERRY_PICK_HEAD") == self.commit
+        conflicts = {entry.split("\t", 1)[1] for entry in git.list("ls-files", "-u", "-z", ":/")} if ours else set()
+        if picked.returncode and not conflicts:
+            if ours:
+                git("cherry-pick", "--abort")
+            raise Refusal(f"git could not commit the update: {' '.join(decode(picked.stderr).split())}")
+        return sorted(conflicts)
 
     def say_what_happened(self, conflicts):
         """Print what is different now, and what is left to do."""
@@ -379,21 +440,14 @@ class Update:
         for label, names in self.colliding.items():
             join = f".venv/bin/python manage.py makemigrations --merge {label}"
             steps.append(f"{' and '.join(names)} both follow the same migration; this joins them: {join}")
+        steps += [
+            f"{name} is yours and was left alone as a whole; take over what it needs: git diff {' '.join(self.aside)}"
+            for name in self.apps_left_alone
+        ]
         steps += [*self.notes, "make setup && make test"]
         if not conflicts:
             steps.append("To go back to where you were: git reset --keep HEAD^")
         print(*(f"  {step}" for step in steps), sep="\n")
-
-
-@contextlib.contextmanager
-def uninterrupted():
-    """Let Ctrl-C wait: git would stop halfway."""
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def answers_in(texts):
@@ -408,14 +462,30 @@ def answers_in(texts):
 
 
 def skipped(project):
-    """Return the patterns of the files that the project keeps out of updates."""
-    patterns = project.record.content.get("skip") or []
+    """Return the patterns of the files that the project keeps out of updates, each as its parts."""
     try:
         content = tomllib.loads(decode(project.read("pyproject.toml") or b""))
-        patterns = [*patterns, *content.get("tool", {}).get("cruft", {}).get("skip", [])]
     except ValueError as error:
         raise Refusal(f"pyproject.toml cannot be read: {error}") from None
-    return [pattern.strip("/") for pattern in patterns if pattern.strip("/")]
+    found = []
+    for where, skip in (
+        (RECORD, project.record.content.get("skip") or []),
+        ("pyproject.toml", content.get("tool", {}).get("cruft", {}).get("skip", [])),
+    ):
+        for pattern in skip if isinstance(skip, list) else [None]:
+            parts = [part for part in str(pattern or "").split("/") if part not in ("", ".")]
+            if not isinstance(pattern, str) or not parts or ".." in parts:
+                expected = 'a list of paths in the project, such as ["docs", "deploy/*.conf"]'
+                raise Refusal(f"{where} says skip = {json.dumps(skip, default=str)}; expected {expected}.")
+            found.append(parts)
+    return found
+
+
+def matches(path, pattern):
+    """Say whether the parts of a pattern name a file or a folder above it; ** stands for any number of folders."""
+    if pattern[:1] == ["**"]:
+        return any(matches(path[number:], pattern[1:]) for number in range(len(path)))
+    return not pattern or (bool(path) and fnmatchcase(path[0], pattern[0]) and matches(path[1:], pattern[1:]))
 
 
 def changed_files(old, new):
@@ -424,11 +494,6 @@ def changed_files(old, new):
         file.relative_to(folder).as_posix() for folder in (old, new) for file in folder.rglob("*") if file.is_file()
     }
     return sorted(path for path in paths if read(old / path) != read(new / path))
-
-
-def remove(path):
-    """Remove a file or a folder, if it is there."""
-    shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
 
 
 def read(file):
@@ -469,4 +534,10 @@ if __name__ == "__main__":
     except KeyboardInterrupt:
         print("\nNothing was changed: interrupted.", file=sys.stderr)
         status = 130
+    except Exception as error:
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        where = f"{Path(last.filename).name}, line {last.lineno}"
+        sys.stdout.flush()
+        print(f"Nothing was changed: {type(error).__name__} in {where}: {error}", file=sys.stderr)
+        status = 2
     sys.exit(status)

@@ -12,6 +12,9 @@ FIXED = ("core.quotePath=false", "core.fsmonitor=false", f"core.hooksPath={os.de
 # How the difference between two versions is merged into the project.
 MERGE = ("merge.renames=true", "merge.directoryRenames=conflict", "merge.renameLimit=10000")
 
+# What rerere stages for itself would look as if nothing had been in conflict.
+PICK = (*MERGE, "rerere.autoUpdate=false")
+
 
 class Refusal(Exception):  # noqa: N818  it is no error
     """One sentence on why nothing was changed."""

@@ -7,7 +7,7 @@ import re
 import subprocess
 import sys
 import tempfile
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from cookiecutter.generate import generate_context
 from cookiecutter.prompt import YesNoPrompt, prompt_for_config
@@ -27,7 +27,9 @@ def parse_version(tag):
 
 def literally(answer):
     """Return an answer such that cookiecutter, which renders answers, gives it back."""
-    return f"{{{{ {json.dumps(answer)} }}}}" if isinstance(answer, str) and re.search(r"{[{%#]|\n$", answer) else answer
+    if isinstance(answer, str) and re.search(r"{[{%#]|\n$", answer):
+        return f"{{{{ {json.dumps(answer, ensure_ascii=False)} }}}}"
+    return answer
 
 
 class Record:
@@ -47,6 +49,8 @@ class Record:
         self.answers = {name: value for name, value in self.context.items() if not name.startswith("_")}
         self.checkout = self.content.get("checkout")
         self.directory = self.content.get("directory") or ""
+        if not isinstance(self.directory, str) or {"/", ".."} & {*PurePosixPath(self.directory).parts}:
+            raise Refusal(f"{RECORD} says directory {self.directory!r}; expected a folder in the template, or null.")
 
     def moved(self, commit, checkout, answers):
         """Return the text of the record after an update."""
