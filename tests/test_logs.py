@@ -515,4 +515,6 @@ def test_development_without_the_toolbar(project, serve):
 
     timing = serve(project).get("/").headers["Server-Timing"]
 
-    assert re.fullmatch(r'total;dur=[\d.]+, db;dur=0.0;desc="0 queries", cache;desc="0 hits, 0 misses, 0 queries"', timing)
+    assert re.fullmatch(
+        r'total;dur=[\d.]+, db;dur=0.0;desc="0 queries", cache;desc="0 hits, 0 misses, 0 queries"', timing
+    )

@@ -485,7 +485,9 @@ def test_login_is_seen_by_all_workers(site, servers):
         status, _, headers, _ = site.get(
             "/admin/login/",
             "POST",
-            urlencode({"username": "ada", "password": "correct horse", "csrfmiddlewaretoken": token}),
+            urlencode(
+                {"username": "ada", "password": "correct horse", "next": "/admin/", "csrfmiddlewaretoken": token}
+            ),
             **{"Cookie": f"csrftoken={token}", "Content-Type": "application/x-www-form-urlencoded"},
         )
         assert status == 302
