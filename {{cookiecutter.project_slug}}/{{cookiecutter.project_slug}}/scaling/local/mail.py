@@ -84,4 +84,7 @@ class Mail:
 
     def body(self, kind):
         part = self.content.get_body([kind])
-        return part.get_content() if part else ""
+        try:
+            return part.get_content() if part else ""
+        except LookupError:  # a character set that nobody knows
+            return part.get_payload(decode=True).decode("ascii", "replace")

@@ -86,7 +86,7 @@ def csp_report(request):
         report = json.loads(request.read(MAX_REPORT))["csp-report"]
         directive, blocked = report["effective-directive"], report["blocked-uri"]
         page, source = (without_host(report.get(key) or "", request) for key in ("document-uri", "source-file"))
-    except (ValueError, TypeError, KeyError):
+    except (AttributeError, KeyError, TypeError, ValueError):
         return HttpResponseBadRequest("This is no report of a browser.")
     line = f"Content Security Policy: {directive} refuses {blocked or 'inline'} on {page}"
     if source:

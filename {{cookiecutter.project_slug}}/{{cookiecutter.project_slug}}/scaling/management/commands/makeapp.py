@@ -44,7 +44,6 @@ class Command(startapp.Command):
         context = {
             "package": PACKAGE.name,
             "model": model,
-            "row": re.sub("(?<!^)(?=[A-Z])", "_", model).lower(),
             "title": name.replace("_", " ").capitalize(),
         }
         with tempfile.TemporaryDirectory() as folder, ExitStack() as undo:
