@@ -275,8 +275,9 @@ class Browser:
         deadline = time.monotonic() + seconds
         while not happened():
             if b"\0" not in self.buffer:
-                ready, _, _ = select.select([self.read], [], [], max(0, deadline - time.monotonic()))
-                assert ready, f"it did not happen in {seconds} s; the page reported {self.events}"
+                events = select.poll()
+                events.register(self.read, select.POLLIN)
+                assert events.poll(max(0, deadline - time.monotonic()) * 1000), f"it did not happen in {seconds} s; the page reported {self.events}"
             self.receive()
 
     def address(self):

@@ -71,7 +71,8 @@ def number_of_run():
 if "TEST_RUN" not in os.environ:
     os.environ["TEST_RUN"] = str(number_of_run())
 for database in settings.DATABASES.values():
-    database.setdefault("TEST", {}).setdefault("NAME", f"test_{database['NAME']}_{os.environ['TEST_RUN']}")
+    test = database.setdefault("TEST", {})
+    test["NAME"] = test.get("NAME") or f"test_{database['NAME']}_{os.environ['TEST_RUN']}"
 
 
 @pytest.fixture(scope="session", autouse=True)
