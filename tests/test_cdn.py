@@ -277,7 +277,9 @@ class Browser:
             if b"\0" not in self.buffer:
                 events = select.poll()
                 events.register(self.read, select.POLLIN)
-                assert events.poll(max(0, deadline - time.monotonic()) * 1000), f"it did not happen in {seconds} s; the page reported {self.events}"
+                assert events.poll(max(0, deadline - time.monotonic()) * 1000), (
+                    f"it did not happen in {seconds} s; the page reported {self.events}"
+                )
             self.receive()
 
     def address(self):
