@@ -28,7 +28,12 @@ WORDS = {
     "media_storage": r"\bs3\b|boto|bucket",
     "use_sentry": "sentry",
     "login_with": r"LowercaseEmailField|ordering = \[\"email\"\]|USERNAME_FIELD = None",
+    "deployment": "systemd",
+    "ci": "gitlab",
 }
+
+# Choices that touch no file of another option: combined with none, each and all of the others.
+ALONE = ("login_with", "deployment", "ci")
 
 # What a project with the default of a choice speaks of instead.
 INSTEAD = {"media_storage": "media", "login_with": "username"}
@@ -46,14 +51,14 @@ CHOSEN = {
 def combinations(tmp_path_factory):
     """The paths of all combinations, by their answers in the order of CHOICES.
 
-    E-mail addresses for names, which concern the accounts only, are combined with none, each and all of the others.
+    The choices in ALONE are combined with none, each and all of the others.
     """
     folder = tmp_path_factory.mktemp("combinations")
     paths = {}
     for number, values in enumerate(itertools.product(*CHOICES.values())):
         answers = dict(zip(CHOICES, values, strict=True))
-        others = [name for name in answers if name != "login_with" and answers[name] != OFF[name]]
-        if answers["login_with"] != OFF["login_with"] and 1 < len(others) < len(CHOICES) - 1:
+        changed = {name for name in answers if answers[name] != OFF[name]}
+        if changed & {*ALONE} and 2 < len(changed) < len(CHOICES):
             continue
         paths[values] = cookiecutter(str(ROOT), no_input=True, extra_context=answers, output_dir=folder / str(number))
     return folder, paths
