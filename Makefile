@@ -32,7 +32,8 @@ demo: .venv/requirements  ## Render the default answers into demo/ and serve the
 	@$(MAKE) --no-print-directory -C demo/* dev ADDRESS=$(ADDRESS)
 
 test: .venv/requirements  ## Run all tests; ARGS="tests/test_answers.py -k slug" runs some
-	@$(PYTHON) -m pytest $(ARGS)
+	@$(PYTHON) -m pytest $(ARGS) || { test $$? = 1 && echo "What failed, once more and one by one:" \
+		&& $(PYTHON) -m pytest --last-failed --numprocesses=0 $(ARGS); }
 
 lint: .venv/requirements  ## Check the template's own code
 	@$(PYTHON) -m pre_commit run --all-files

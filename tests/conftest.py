@@ -180,7 +180,7 @@ def wait_until_gone(folder, seconds=20):
 
 def rendered(path):
     """Return the texts of a project, by path."""
-    files = (file for file in Path(path).rglob("*") if file.is_file())
+    files = (file for file in Path(path).rglob("*") if file.is_file() and "__pycache__" not in file.parts)
     return {str(file.relative_to(path)): file.read_text(encoding="utf-8") for file in files}
 
 

@@ -237,7 +237,11 @@ class Relay:
 
 def workers(site):
     """Return the processes that serve a site's requests: deploy/web.py starts gunicorn, and that its workers."""
-    return [worker for gunicorn in psutil.Process(site.process.pid).children() for worker in gunicorn.children()]
+    found = []
+    for gunicorn in psutil.Process(site.process.pid).children():
+        with contextlib.suppress(psutil.NoSuchProcess):  # it has just left
+            found += gunicorn.children()
+    return found
 
 
 class Site:

@@ -10,8 +10,7 @@ OURS = ("app_template", "docs", "my_project", "tests")
 
 def written(project):
     """Return the texts of a project that an app may change."""
-    texts = {f"{name}/{path}": text for name in OURS for path, text in rendered(project.path / name).items()}
-    return {path: text for path, text in texts.items() if "__pycache__" not in path}
+    return {f"{name}/{path}": text for name in OURS for path, text in rendered(project.path / name).items()}
 
 
 @pytest.fixture(params=[{}, ON], ids=["default", "everything"])

@@ -78,6 +78,19 @@ def test_gone_when_killed(project, hold):
     wait_until_gone(project.path)
 
 
+def test_another_folder_for_temporary_files(project, hold, folder, monkeypatch):
+    """A process of another session, such as an editor's or cron's, finds the server that runs."""
+    (first,) = hold(project)
+    server = postmaster(project)
+    monkeypatch.setenv("TMPDIR", str(folder))
+
+    hold(project)
+    first.communicate()
+    hold(project)
+
+    assert postmaster(project) == server
+
+
 def test_starts_again_while_it_stops(project, hold):
     """A process that comes while the last one leaves is served all the same."""
     for _ in range(5):

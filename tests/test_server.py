@@ -30,6 +30,7 @@ HASHED = "admin/css/base.css"
 VIEWS = """
 
 import ctypes
+import os
 import time
 
 from django.http import HttpResponse, JsonResponse
@@ -62,6 +63,7 @@ urlpatterns += [
     path("hang", hang),
     path("release", lambda request: HttpResponse(getattr(config, "RELEASE", "1"))),
 ]
+time.sleep(float(os.environ.get("SLOW_START", 0)))
 """
 
 
@@ -618,20 +620,24 @@ def test_reload_of_broken_views(served, tmp_path):
         assert site.stop(signal.SIGQUIT) == 0
 
 
-def test_output_that_nobody_takes(served, tmp_path):
+@pytest.mark.parametrize("output", ["nobody reads", "is full"])
+def test_output_that_nobody_takes(served, tmp_path, output):
     """It drains, and a reload that fails changes nothing, as ever."""
     readable, writable = os.pipe()
-    os.set_blocking(writable, False)
-    with contextlib.suppress(BlockingIOError):
-        while True:
-            os.write(writable, bytes(4096))
-    os.set_blocking(writable, True)
+    if output == "is full":
+        os.set_blocking(writable, False)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                os.write(writable, bytes(4096))
+        os.set_blocking(writable, True)
     port = free_port()
     environment = served.environment(TRUSTED_PROXIES=["127.0.0.1"])
     command = [served.python, "deploy/web.py", "--bind", f"127.0.0.1:{port}"]
     process = subprocess.Popen(command, cwd=served.path, env=environment, stdout=writable, stderr=subprocess.DEVNULL)
+    if output == "nobody reads":
+        os.close(readable)
     os.close(writable)
-    pool = urllib3.HTTPConnectionPool("127.0.0.1", port, retries=urllib3.Retry(20, backoff_factor=0.2), timeout=30)
+    pool = urllib3.HTTPConnectionPool("127.0.0.1", port, retries=urllib3.Retry(8, backoff_factor=0.1), timeout=30)
     try:
         assert pool.request("GET", "/livez").status == 200
         config = Path(environment["DJANGO_CONFIG"])
@@ -645,7 +651,28 @@ def test_output_that_nobody_takes(served, tmp_path):
         assert process.wait(30) == 0
     finally:
         process.kill()
-        os.close(readable)
+
+
+def test_address_of_another_server(served, tmp_path, folder):
+    """It is not taken from it, and the reason is a sentence."""
+    address = f"unix:{folder / 'socket'}"
+    site = Site(served, served.environment(), tmp_path / "log", bind=address)
+    command = [served.python, "deploy/web.py", "--bind"]
+    try:
+        wait_until(lambda: "Booting worker" in site.log.read_text(), site, 20)
+        for bind, reason in {
+            address: "another process listens there",
+            "127.0.0.1": "expected HOST:PORT",
+            "unix:/no/such/folder/socket": "No such file or directory",
+        }.items():
+            ran = subprocess.run([*command, bind], cwd=served.path, capture_output=True, text=True, check=False)
+            assert (ran.returncode, ran.stderr.count("\n")) == (1, 1)
+            assert f"--bind {bind}: " in ran.stderr
+            assert reason in ran.stderr
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(folder / "socket"))
+    finally:
+        site.stop()
 
 
 def test_reload_of_a_config_that_is_refused(served, tmp_path):
@@ -658,6 +685,24 @@ def test_reload_of_a_config_that_is_refused(served, tmp_path):
         wait_until(lambda: "the one before goes on serving" in site.log.read_text(), site, 20)
         assert "WORKERS" in site.log.read_text()
         assert site.get("/").status == 200
+    finally:
+        assert site.stop(signal.SIGQUIT) == 0
+
+
+def test_reload_while_the_first_one_starts(served, tmp_path):
+    """Until another is ready it is the only one that there is, and goes on."""
+    environment = served.environment() | {"SLOW_START": "4"}
+    site = Site(served, environment, tmp_path / "log")
+    try:
+        wait_until(lambda: "Starting gunicorn" in site.log.read_text(), site, 20)
+        Path(environment["DJANGO_CONFIG"]).write_text("{}")
+        site.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: "the one before goes on serving" in site.log.read_text(), site, 20)
+
+        site.wait()
+        time.sleep(1)
+        assert site.probe("/livez").status == 200
+        assert "Handling signal: term" not in site.log.read_text()
     finally:
         assert site.stop(signal.SIGQUIT) == 0
 

@@ -127,8 +127,9 @@ class Web:
         """Do what a signal asks for."""
         drain = max(gunicorn.drain for gunicorn in self.generations)
         if number == signal.SIGHUP and not self.stop_at:
-            if not self.generations[-1].is_ready:
-                self.generations[-1].leave()  # it may have read what has changed since
+            *older, newest = self.generations
+            if not newest.is_ready and any(not gunicorn.is_leaving for gunicorn in older):
+                newest.leave()  # it may have read what has changed since
             self.start()
         elif number == signal.SIGTERM and not self.stop_at:
             os.pwrite(self.draining.fileno(), b"\1", 0)

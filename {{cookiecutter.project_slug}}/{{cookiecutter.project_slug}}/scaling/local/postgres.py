@@ -43,7 +43,14 @@ def start():
         _lock = open_lock()
         while not join():
             pass
-    return f"postgresql://postgres@{quote(str(SOCKETS), safe='')}/{DATABASE}"
+    return f"postgresql://postgres@{quote(str(sockets()), safe='')}/{DATABASE}"
+
+
+def sockets():
+    """Return the folder of the server's socket, which a process with another TMPDIR may have chosen."""
+    with contextlib.suppress(OSError, IndexError):
+        return Path((DATA / "postmaster.pid").read_text().splitlines()[4])
+    return SOCKETS
 
 
 def open_lock():
@@ -84,10 +91,11 @@ def join():
 
 
 def answers():
-    if not is_ours(SOCKETS):
+    folder = sockets()
+    if not is_ours(folder):
         return False
     with socket.socket(socket.AF_UNIX) as connection:
-        return connection.connect_ex(str(SOCKETS / ".s.PGSQL.5432")) == 0
+        return connection.connect_ex(str(folder / ".s.PGSQL.5432")) == 0
 
 
 def is_ours(folder):
@@ -176,12 +184,12 @@ def launch():
 
 
 def stop():
-    pid_file = DATA / "postmaster.pid"
+    pid_file, folder = DATA / "postmaster.pid", sockets()
     if pid_file.exists():
         os.kill(int(pid_file.read_text().split()[0]), signal.SIGINT)  # PostgreSQL's fast shutdown
         while pid_file.exists():
             time.sleep(0.02)
-    shutil.rmtree(SOCKETS, ignore_errors=True)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 if __name__ == "__main__":
