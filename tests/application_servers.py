@@ -617,13 +617,11 @@ def file(server):
 def stream(server):
     """A stream is sent piece by piece"""
     with Client(server) as client:
-        start = time.monotonic()
         client.ask("/stream", "Connection: close")
         received = b""
         while b"one" not in received:
             received += client.file.read1()
-        first = time.monotonic() - start
-    return first < 0.5, f"first piece after {first:.1f} s"
+    return b"three" not in received, "at once" if b"three" in received else "piece by piece"
 
 
 @probe
@@ -815,11 +813,11 @@ def clients_that_leave(server):
 
 
 def held_up(server):
-    """Return whether somebody else is answered within a second, and after how many seconds he was."""
+    """Return whether somebody else is answered soon, even on a busy machine, and after how many seconds."""
     start = time.monotonic()
     answer = server.text("/ok", 30)
     seconds = time.monotonic() - start
-    return answer == "ok" and seconds < 1, f"{seconds:.1f} s" if answer == "ok" else "over 30 s"
+    return answer == "ok" and seconds < 2, f"{seconds:.1f} s" if answer == "ok" else "over 30 s"
 
 
 @contextlib.contextmanager
