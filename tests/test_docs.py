@@ -50,4 +50,6 @@ def test_nginx(default_project):
     assert f"proxy_read_timeout {table['PROXY']}s;" in text
     assert f"proxy_connect_timeout {table['DATABASE_CONNECT']}s;" in text
     assert re.findall(r"^    keepalive_timeout (\d+)s;", text, re.MULTILINE) == [str(table["KEEPALIVE"])]
+    assert f"client_header_timeout {table['CLIENT']}s;" in text
+    assert f"client_body_timeout {table['CLIENT']}s;" in text
     assert f"client_max_body_size {table['MAX_BODY_SIZE'] // 1024**2}m;" in text

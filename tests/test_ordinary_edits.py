@@ -228,6 +228,7 @@ TIMEOUTS = {
     "TASK_SOFT": 200,
     "TASK_HARD": 220,
     "TASK_VISIBILITY": 1000,
+    "CLIENT": 8,
     "READY": 1.5,
     "DATABASE_SUSPECT": 0.7,
     "REPLICA_LAG": 2,

@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+import application_servers
 import psutil
 import pytest
 import servers
@@ -47,6 +48,10 @@ def slow(request):
     return HttpResponse("done")
 
 
+def large(request):
+    return HttpResponse(b"x" * 20_000_000)
+
+
 def hang(request):
     ctypes.PyDLL(None).sleep(30)  # and lets no other thread of the process run
 
@@ -59,6 +64,8 @@ posted.csrf_exempt = True
 urlpatterns += [
     path("seen", seen),
     path("slow", slow),
+    path("large", large),
+    path("ok", lambda request: HttpResponse("ok")),
     path("posted", posted),
     path("hang", hang),
     path("release", lambda request: HttpResponse(getattr(config, "RELEASE", "1"))),
@@ -755,6 +762,26 @@ def test_recycled_workers_under_load(served, tmp_path):
         assert load.failures() == []
     finally:
         site.stop()
+
+
+class Visited(application_servers.Server):
+    """The site behind nginx, for the probes of application_servers.py."""
+
+    def __init__(self, site):
+        self.site = site
+        self.tls = ssl.create_default_context(cafile=site.folder / "fullchain.pem")
+
+    def connect(self):
+        plain = socket.create_connection(("127.0.0.1", self.site.https))
+        return self.tls.wrap_socket(plain, server_hostname=HOST)
+
+
+@pytest.mark.parametrize("probe", application_servers.BEHIND_PROXY, ids=lambda probe: probe.__name__)
+def test_slow_visitors(proxied, probe):
+    """What could hold up gunicorn for long does not reach it."""
+    passed, seen = probe(Visited(proxied))
+
+    assert passed, seen
 
 
 def test_rate_limit(proxied):

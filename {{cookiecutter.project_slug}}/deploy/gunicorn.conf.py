@@ -5,6 +5,8 @@ import faulthandler
 import gc
 import os
 import signal
+import socket
+import struct
 
 from django.db import connections
 from django.urls import get_resolver
@@ -22,8 +24,9 @@ values = Config.load()
 wsgi_app = "{{ cookiecutter.project_slug }}.wsgi"
 proc_name = "{{ cookiecutter.project_slug }}"
 
-# BEHIND A PROXY THAT BUFFERS, NEVER WITHOUT: a request that is half sent holds a thread for as long as it likes, and
-# a connection that its client does not close holds the whole worker for 2 s. nginx, as in nginx.conf, waits for both.
+# BEHIND A PROXY THAT BUFFERS, NEVER WITHOUT: a request that is half sent holds a thread for CLIENT seconds, an answer
+# that is not read for as long as its client likes, and a connection that its client does not close the whole worker for
+# 2 s. nginx, as in nginx.conf, waits for all of them, and so does an ingress or load balancer that buffers.
 
 # Loaded once, by the parent, whose memory the workers share
 preload_app = True
@@ -75,6 +78,8 @@ def when_ready(server):
     get_resolver().url_patterns  # noqa: B018
     get_resolver().resolve_error_handler(500)
     connections.close_all()  # two processes must not talk on one
+    for listener in server.LISTENERS:  # gunicorn waits for ever; connections over TCP inherit this
+        listener.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", int(timeouts.CLIENT), 0))
     gc.collect()
     gc.freeze()
 

@@ -39,6 +39,7 @@ MEDIA_CONNECT = 1
 MEDIA_READ = 2.5  # the service answers when it has the whole file
 
 {% endif %}
+CLIENT = 10  # for more of a request that has begun, in nginx and in gunicorn: then it is given up
 READY = 2  # /readyz for the database, on a connection of its own: then it answers 503
 DRAIN = 5  # from SIGTERM, for load balancers to see /readyz answer 503: then new requests are refused
 DATABASE_SUSPECT = 0.5  # a request for an answer of the database: then that is probed
