@@ -490,6 +490,7 @@ def test_metrics_that_nobody_takes(served, host):
         site.stop()
 
     assert sum("No metrics" in line["message"] for line in site.lines()) <= 2
+    assert sum(line.get("route") == "/plain/" for line in site.lines()) == 20  # the last ones are written at the end
 
 
 def test_development(project, serve):
