@@ -5,15 +5,17 @@
 The same views, at the end of this file, run in three sites, on gunicorn (gthread, 1 worker, 4 threads, kept alive, no
 access log) and on the same PostgreSQL, over its Unix socket:
 
-- ours: the rendered project with the default answers, deploy settings and deploy/gunicorn.conf.py, as behind a trusted
-  proxy that ended TLS;
+- ours: the rendered project with the default answers and the deploy settings, started by deploy/web.py, as behind a
+  trusted proxy that ended TLS;
 - bare: `django-admin startproject`, changed in DATABASES, ALLOWED_HOSTS and DEBUG = False only;
 - floor: the same with two middlewares, sessions and users, without the admin, and with persistent connections.
 
 The load comes from 4 kept-alive connections of one other process; the rounds take turns, and figures are medians. On a
 busy machine the CPU time of the worker per request (system time included) is the one to believe. The ceiling is what
-the load generator reaches with a server that does nothing. --profile also says what the plain view is made of: the CPU
-time of a request without gunicorn, and how much less it is without each of the middlewares.
+the load generator reaches with a server that does nothing. Of the memory, PSS has of what processes share a part for
+each, USS has none of it; once more with 4 workers, after some requests for each. --profile also says what the plain
+view is made of: the CPU time of a request without gunicorn, and how much less it is without each of the middlewares,
+which take turns as well; what one costs that is not in use, such as LocaleMiddleware, is the noise.
 """
 
 import argparse
@@ -34,9 +36,9 @@ from pathlib import Path
 import psutil
 
 ROOT = Path(__file__).resolve().parent.parent
-VIEWS = {"plain": 0.90, "one query": 3.0, "20 rows": 2.2, "user": 2.5}  # and the targets: bare is 1
+VIEWS = {"plain": 0.95, "one query": 2.8, "20 rows": 2.0, "user": 2.2}  # and the targets: bare is 1
 FRAGMENTS = ("rows, uncached", "rows, cached")
-CLIENTS, THREADS, RSS = 4, 4, 80
+CLIENTS, THREADS, RSS = 4, 4, 70
 HOST = "example.com"
 CANNED = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
@@ -47,7 +49,7 @@ class Site:
     def __init__(self, name, folder, python, environment, application, *options):
         self.name, self.folder, self.python = name, folder, python
         self.environment = os.environ | {"PYTHONPATH": str(folder.parent)} | environment
-        self.gunicorn = ["-m", "gunicorn", *options, application]
+        self.server = ["-m", "gunicorn", *options, application]
         self.rates, self.costs = {}, {}
 
     def run(self, *arguments):
@@ -71,25 +73,20 @@ class Site:
         self.run("manage.py", "migrate", "--verbosity=0")
         self.cookie = self.run("manage.py", "shell", "--no-imports", "-c", FILL).strip()
 
-    def start(self):
-        """Start gunicorn, and measure what it and its worker have used by the end of the first request."""
+    def start(self, *options):
+        """Start the server, and measure what its processes have used by the end of the first request."""
         with socket.create_server(("127.0.0.1", 0)) as server:
             self.port = server.getsockname()[1]
         with (self.folder.parent / f"{self.name}.log").open("wb") as log:
-            command = [self.python, *self.gunicorn, f"--bind=127.0.0.1:{self.port}"]
+            command = [self.python, *self.server, f"--bind=127.0.0.1:{self.port}", *options]
             self.process = subprocess.Popen(command, cwd=self.folder, env=self.environment, stdout=log, stderr=log)
         self.load("plain", requests=1)
-        arbiter = psutil.Process(self.process.pid)
-        (self.worker,) = arbiter.children()
-        self.first_request = self.cpu() + arbiter.cpu_times().user + arbiter.cpu_times().system
+        self.worker = self.processes()[-1]
+        self.first_request = sum(map(cpu, self.processes()))
 
     def stop(self):
         self.process.terminate()
         self.process.wait(40)
-
-    def cpu(self):
-        times = self.worker.cpu_times()
-        return times.user + times.system
 
     def load(self, view, **limits):
         """Ask for a view from another process; return how often it answered, and in how many seconds."""
@@ -100,10 +97,33 @@ class Site:
         return json.loads(output.stdout)
 
     def measure(self, view, seconds):
-        before = self.cpu()
+        before = cpu(self.worker)
         count, took = self.load(view, seconds=seconds)
         self.rates.setdefault(view, []).append(count / took)
-        self.costs.setdefault(view, []).append((self.cpu() - before) / count * 1e6)
+        self.costs.setdefault(view, []).append((cpu(self.worker) - before) / count * 1e6)
+
+    def processes(self):
+        """Return those of the server, the parents first."""
+        parent = psutil.Process(self.process.pid)
+        return [parent, *parent.children(recursive=True)]
+
+    def memory_of(self, workers):
+        """Start it with so many workers, let each serve some requests, stop it; return the MB of all its processes."""
+        self.start(f"--workers={workers}")
+        for _ in range(10):  # with new connections each
+            self.load("20 rows", seconds=0.3)
+        memory = sum(memory_of(process, "pss") for process in self.processes())
+        self.stop()
+        return memory
+
+
+def cpu(process):
+    times = process.cpu_times()
+    return times.user + times.system
+
+
+def memory_of(process, kind):
+    return getattr(process.memory_full_info(), kind) / 2**20
 
 
 def path_of(view):
@@ -206,8 +226,8 @@ def build(folder):
     flags = ["--worker-class=gthread", "--workers=1", f"--threads={THREADS}", "--keep-alive=75"]
     flags += ["--worker-tmp-dir=/dev/shm"] if os.path.isdir("/dev/shm") else []
     environment = {"DJANGO_CONFIG": str(config), "DJANGO_SETTINGS_MODULE": "ours_settings"}
-    shipped = ["--config=deploy/gunicorn.conf.py", "--max-requests=0"]
-    sites = [Site("ours", project, python, environment, "my_project.wsgi", *shipped)]
+    sites = [Site("ours", project, python, environment, "my_project.wsgi")]
+    sites[0].server = ["deploy/web.py", "--max-requests=0"]
     for name in ("bare", "floor"):
         environment = {"DJANGO_SETTINGS_MODULE": f"{name}_settings"}
         sites.append(Site(name, folder / "bare", python, environment, "bare.wsgi", *flags))
@@ -218,9 +238,8 @@ def build(folder):
         holder.communicate("\n")
 
 
-def report(sites, top):
-    """Print the figures, each with its ratio to the bare site's."""
-    bare = sites[1]
+def report(sites):
+    """Print the figures, each with its ratio to the bare site's, while they run."""
     print(f"{'requests/s (ratio to bare)':<32}" + "".join(f"{site.name:>16}" for site in sites) + f"{'target':>9}")
     for view, target in VIEWS.items():
         print_row(view, [statistics.median(site.rates[view]) for site in sites], "", f"{target:9.2f}")
@@ -230,20 +249,25 @@ def report(sites, top):
     for view in FRAGMENTS:
         rate, cost = (statistics.median(figures[view]) for figures in (sites[0].rates, sites[0].costs))
         print(f"  {view:<30}{rate:>8.0f}/s{cost:>8.0f} µs")
-    print("\nworker")
-    print_row("RSS", [site.worker.memory_info().rss / 2**20 for site in sites], "MB", f"{RSS:>6} MB")
+    uncached, cached = (statistics.median(sites[0].rates[view]) for view in FRAGMENTS)
+    print(f"  from a fragment, times as many{cached / uncached:>8.1f}")
+    print("\nmemory and start")
+    for kind in ("rss", "pss", "uss"):
+        target = f"{RSS:>6} MB" if kind == "rss" else ""
+        print_row(f"{kind.upper()} of the worker", [memory_of(site.worker, kind) for site in sites], "MB", target)
+    parents = [sum(memory_of(process, "pss") for process in site.processes()[:-1]) for site in sites]
+    print_row("PSS of its parents", parents, "MB")
     print_row("CPU, start to 1st answer", [site.first_request * 1000 for site in sites], "ms")
     print_row("CPU of `manage.py check`", [site.check * 1000 for site in sites], "ms")
-    print(f"\n{bare.name} is `django-admin startproject`; the load generator's ceiling is {top:.0f} requests/s")
 
 
 def profile(site):
-    """Print what each middleware adds to the CPU time of a plain request in a single thread, the least of many."""
+    """Print what each middleware adds to the CPU time of a plain request in one thread, in the best of many rounds."""
     middlewares = json.loads(site.run("-c", PROFILE))
     whole = middlewares.pop("")
     print(f"\nCPU of a plain request in {site.name}, without gunicorn\n  {'all':<56}{whole:>8.1f} µs")
-    for name, seconds in middlewares.items():
-        print(f"  {name:<56}{whole - seconds:>8.1f} µs")
+    for name, cost in middlewares.items():
+        print(f"  {name:<56}{whole - cost:>8.1f} µs{(whole - cost) / whole:>6.0%}")
 
 
 def print_row(label, figures, unit, end=""):
@@ -279,10 +303,12 @@ def main():
                 for view in (*VIEWS, *FRAGMENTS):
                     for site in sites[:1] if view in FRAGMENTS else sites:
                         site.measure(view, options.seconds)
-            report(sites, ceiling(options.seconds))
-            for site in started:
-                site.stop()
-            started.clear()
+            report(sites)
+            top = ceiling(options.seconds)
+            while started:
+                started.pop().stop()
+            print_row("PSS of all, 4 workers", [site.memory_of(4) for site in sites], "MB")
+            print(f"\nbare is `django-admin startproject`; the load generator's ceiling is {top:.0f} requests/s")
             for site in sites if options.profile else ():
                 profile(site)
     finally:
@@ -397,15 +423,14 @@ print(session.session_key)
 
 # Prints the CPU time of a plain request, in µs: with all middlewares under "", and without each under its name.
 PROFILE = """
-import io, json, os, sys, time
+import importlib, io, json, os, statistics, sys, time
 
-import django
 from django.conf import settings
 from django.core.handlers.wsgi import WSGIHandler
 
 report = os.fdopen(os.dup(1), "w")
 os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the lines of the log
-django.setup()
+importlib.import_module(settings.WSGI_APPLICATION.rpartition(".")[0])  # there is no deadline elsewhere
 middlewares = settings.MIDDLEWARE
 request = {
     "REQUEST_METHOD": "GET", "PATH_INFO": "/plain/", "SERVER_NAME": "x", "SERVER_PORT": "80",
@@ -427,16 +452,15 @@ def handler_without(name):
 
 def cost(handler):
     start = time.process_time()
-    for _ in range(500):
+    for _ in range(100):
         answer(handler)
-    return (time.process_time() - start) / 500 * 1e6
+    return (time.process_time() - start) / 100 * 1e6
 
 
 # Others rest on the session.
 handlers = {name: handler_without(name) for name in ("", *middlewares) if not name.endswith("SessionMiddleware")}
-for handler in handlers.values():
-    cost(handler)
-costs = {name: min(cost(handler) for _ in range(20)) for name, handler in handlers.items()}
+rounds = [{name: cost(handler) for name, handler in handlers.items()} for _ in range(150)]
+costs = {name: statistics.quantiles([costs[name] for costs in rounds[10:]], n=10)[0] for name in handlers}
 report.write(json.dumps(costs))
 """
 

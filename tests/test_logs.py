@@ -458,6 +458,15 @@ def test_pipe_that_nobody_reads(served, tmp_path):
     assert [found[id.decode()] for id in ids] == [1] * 500
 
 
+def test_end_of_a_process(served):
+    """The line of a request is not written at once, but a process that ends right afterwards has written it."""
+    ask = f"from django.test import Client; Client(headers={{'Host': '{HOST}'}}).get('/plain/', secure=True)"
+    output = served.manage("shell", "--no-imports", "-c", ask, **served.environment()).stdout
+
+    (line,) = map(json.loads, output.splitlines())
+    assert (line["route"], line["status"]) == ("/plain/", 200)
+
+
 def test_metrics(served, statsd):
     address = "{}:{}".format(*statsd.getsockname())
     site = Site(served, served.environment(STATSD_URL=f"udp://{address}"))

@@ -7,6 +7,7 @@ from django.db import connection
 from django.http import HttpResponse
 from django.urls import path
 
+from {{ cookiecutter.project_slug }}.scaling.logs import request_log
 from {{ cookiecutter.project_slug }}.scaling.logs.lines import JSONFormatter, ReadableFormatter
 
 logger = logging.getLogger("shop")
@@ -34,6 +35,7 @@ def ask(client, capfd, db):
     client.raise_request_exception = False
 
     def logged():
+        request_log.log_finished()
         for handler in logging.getLogger().handlers:
             handler.flush()
         return [json.loads(line) for line in capfd.readouterr().out.splitlines()]

@@ -20,7 +20,7 @@ from psycopg.errors import IdleInTransactionSessionTimeout, ReadOnlySqlTransacti
 
 from .. import timeouts
 from ..db.postgresql import serves_requests
-from ..db.postgresql.base import DatabaseWrapper
+from ..db.postgresql.base import of_thread
 
 TICK = 0.25  # seconds between two looks at the requests, and at the connections of the probes
 END = object()  # of a stream
@@ -40,7 +40,7 @@ class Request:
     def __init__(self, path):
         self.path = path
         self.thread = threading.get_ident()
-        self.databases = databases()  # of this thread: another one will have to end their waits
+        self.databases = of_thread.databases  # of this one: another one will have to end their waits
         self.is_streamed = False
         self.is_reported = False  # what it waits for is logged once
 
@@ -95,11 +95,6 @@ class Request:
         return f"{self.path} after {self.seconds():.0f} s: {outcome}\n{stack}"
 
 
-def databases():
-    """Return those of this thread, connected or not."""
-    return [database for database in connections.all() if isinstance(database, DatabaseWrapper)]
-
-
 def end_waits():
     """End the waits of requests that are late, or whose server hangs; have a database probed that keeps one waiting."""
     time.sleep(TICK)
@@ -116,7 +111,8 @@ def probe_databases():
     """Probe what a request waits for and, until it answers again, what failed, so that no visitor has to find out."""
     is_suspected = suspicion.is_set()
     suspicion.clear()
-    for database in databases():
+    connections.all()  # makes those that this thread has not had before
+    for database in of_thread.databases:
         has_failed = database.alias in database.retry_at or not database.is_usable()
         if is_suspected or has_failed:
             database.probe()

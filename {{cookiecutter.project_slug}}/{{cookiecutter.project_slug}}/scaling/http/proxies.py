@@ -16,12 +16,17 @@ def trusted_proxies(get_response):
     def is_proxy(address):
         return address is not None and any(address in network for network in networks)
 
+    @lru_cache(1024)  # a visitor's requests come many in a row
+    def client_of(peer, forwarded_for):
+        """Return the client's address if the peer is a proxy, and None if it is none."""
+        return client_address(peer, forwarded_for, is_proxy) if not peer or is_proxy(parse(peer)) else None
+
     def middleware(request):
         peer = request.META.get("REMOTE_ADDR", "")
         forwarded_for = request.META.pop("HTTP_X_FORWARDED_FOR", "")
         scheme = request.META.pop("HTTP_X_FORWARDED_PROTO", "")
-        if not peer or is_proxy(parse(peer)):
-            request.META["REMOTE_ADDR"] = client_address(peer, forwarded_for, is_proxy)
+        if (client := client_of(peer, forwarded_for)) is not None:
+            request.META["REMOTE_ADDR"] = client
             # The last value is the nearest proxy's own; those before it came with the request.
             if scheme := scheme.rpartition(",")[2].strip():
                 request.META["HTTP_X_FORWARDED_PROTO"] = scheme
@@ -43,7 +48,6 @@ def client_address(peer, forwarded_for, is_proxy):
     return str(client)
 
 
-@lru_cache(1024)  # the proxies' addresses come with every request, a visitor's with many in a row
 def parse(entry):
     """Return the address in 192.0.2.1, 192.0.2.1:80, 2001:db8::1 or [2001:db8::1]:80, or None if there is none."""
     host = entry.strip()

@@ -18,7 +18,7 @@ from django.utils.termcolors import colorize
 from . import request_log
 
 MAX_LINE = 16_000  # bytes: Docker and containerd break longer lines in two
-FLUSH_SECONDS = 0.1
+FLUSH_SECONDS = 0.05
 MAX_LINES = 1_000  # that wait while nothing can be written; more are dropped, and counted
 READER_MS = 50  # for a pipe that is full to be read: before a line
 WITHIN_LINE_MS = 1_000  # and in the middle of one, which would be cut off
@@ -66,8 +66,8 @@ class ReadableFormatter(logging.Formatter):
 class Handler(logging.Handler):
     """Write lines that those of other threads and processes never break.
 
-    The lines of requests are written in batches, by a thread: a process that is killed loses those of its last
-    FLUSH_SECONDS. All other lines are written before the call returns, with those before them. What cannot be written,
+    The lines of requests are written in batches, by a thread: a process that is killed loses those of its last tenth of
+    a second. All other lines are written before the call returns, with those before them. What cannot be written,
     as on a full disk or into a pipe that nobody reads, waits until it can, and nobody waits for that.
     """
 

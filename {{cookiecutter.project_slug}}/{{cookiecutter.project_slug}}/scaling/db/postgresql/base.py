@@ -24,7 +24,7 @@ PROMPT = 0.1
 
 
 class PerThread(threading.local):
-    """Ends a thread's connections with it, and not at some garbage collection later.
+    """The databases of a thread. Its connections end with it, and not at some garbage collection later.
 
     An ASGI server gives each request a thread of its own, and the signal request_finished, at which Django closes
     connections, does not reach those whose reader has left (Django 6.1, asgiref 3.13).
@@ -35,6 +35,7 @@ class PerThread(threading.local):
         self.end = End()
         # Not at the end of the process, where threads may still run.
         finalize(self.end, close, self.opened, os.getpid()).atexit = False
+        self.databases = []  # connected or not
 
 
 class End:
@@ -57,6 +58,7 @@ class DatabaseWrapper(base.DatabaseWrapper):
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
+        of_thread.databases.append(self)
         self.execute_wrappers.append(measured)
 {% if cookiecutter.use_replica %}
         self.execute_wrappers.append(notice)
