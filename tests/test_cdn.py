@@ -54,7 +54,7 @@ from django.views.decorators.cache import cache_control
 from django.views.decorators.vary import vary_on_headers
 from django.core.cache import cache
 
-from .scaling.http.cdn import public
+from .scaling.http.public import public
 
 numbers = itertools.count()
 
