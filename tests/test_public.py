@@ -286,6 +286,24 @@ def test_somebody_gets_a_page_of_his_own(site, path, headers):
     assert site.open(page, **headers) not in (*mine, *others)
 
 
+@pytest.mark.parametrize("lines", ["Cookie: a=b\r\nCookie: sessionid=x", "cOOKIE: sessionid=x", "authorization: Basic"])
+def test_somebody_in_other_words(site, lines):
+    page = site.open("/public?words")
+    request = f"GET /public?words HTTP/1.1\r\nHost: {HOST}\r\n{lines}\r\nConnection: close\r\n\r\n"
+
+    answer = raw(site, request.encode())
+    assert b"public" in answer
+    assert not answer.endswith(page.encode())
+    assert site.open("/public?words") == page
+
+
+@pytest.mark.parametrize("length", [2000, 3000, 3500, 4000])
+def test_long_address(site, length):
+    """It is the key of what is kept, beside which there must be room for the response's headers."""
+    for path in ("/public", "/private/form", "/private/silent"):
+        assert site.ask(f"{path}?{length * 'x'}").status == 200
+
+
 def test_message_is_seen_by_whom_it_is_for(site):
     cookie = site.ask("/add-message").headers["Set-Cookie"].partition(";")[0]
     before = site.open("/messages?for")
@@ -421,7 +439,14 @@ def test_errors(site):
 
 
 def test_purge(site):
-    addresses = ["/changing/a", "/changing/a?page=2", "/text/stra%C3%9Fe", "/text//x", "/changing/gone", "/changing/session"]
+    addresses = [
+        "/changing/a",
+        "/changing/a?page=2",
+        "/text/stra%C3%9Fe",
+        "/text//x",
+        "/changing/gone",
+        "/changing/session",
+    ]
     before = [site.open(address) for address in addresses]
     other = site.open("/changing/other")
     for name in ("gone", "session"):
@@ -447,7 +472,9 @@ def test_purge_of_several(site):
     dead, wrong = f"127.0.0.1:{free_port()}", f"127.0.0.1:{site.http}"
 
     ran = site.purge(
-        f"https://{HOST}/changing/several", check=False, PURGE_ADDRESSES=[dead, wrong, f"127.0.0.1:{site.nginx.purging}"]
+        f"https://{HOST}/changing/several",
+        check=False,
+        PURGE_ADDRESSES=[dead, wrong, f"127.0.0.1:{site.nginx.purging}"],
     )
 
     assert ran.returncode == 1
@@ -492,7 +519,7 @@ def test_many_at_once_for_a_cold_page(locked):
 
 def test_application_is_stopped(locked):
     """What was kept is shown, of whatever age; who would get a page of his own, and what is not kept, has an error."""
-    kept, expired, purged = (locked.open(path) for path in ("/public", "/briefer/a", "/changing/purged"))
+    kept, expired, _ = (locked.open(path) for path in ("/public", "/briefer/a", "/changing/purged"))
     time.sleep(3.1)
     locked.purge(f"https://{HOST}/changing/purged")
     Site.stop(locked)
@@ -574,4 +601,16 @@ def test_every_view(site):
     kept = nobody_gets_what_is_somebodys(site.nginx, addresses, people, "somebody|for you")
 
     names = {path.strip("/").partition("/")[0] for path in kept}
-    assert names == {"public", "long", "text", "seen", "slow", "messages", "by-hand", "gzip", "brief", "briefer", "changing"}
+    assert names == {
+        "public",
+        "long",
+        "text",
+        "seen",
+        "slow",
+        "messages",
+        "by-hand",
+        "gzip",
+        "brief",
+        "briefer",
+        "changing",
+    }

@@ -171,9 +171,7 @@ class Proxied(Site):
 
     def __init__(self, project, environment, folder, changes=None):
         self.folder = folder
-        super().__init__(
-            project, environment, folder / "gunicorn.log", bind=f"unix:{folder / 'run/gunicorn.sock'}"
-        )
+        super().__init__(project, environment, folder / "gunicorn.log", bind=f"unix:{folder / 'run/gunicorn.sock'}")
         self.nginx = Nginx(project, folder, changes or {})
         self.plain, self.pool, self.http, self.https = (
             getattr(self.nginx, name) for name in ("plain", "pool", "http", "https")
