@@ -75,8 +75,7 @@ class Site:
 
     def start(self, *options):
         """Start the server, and measure what its processes have used by the end of the first request."""
-        with socket.create_server(("127.0.0.1", 0)) as server:
-            self.port = server.getsockname()[1]
+        self.port = free_port()
         with (self.folder.parent / f"{self.name}.log").open("wb") as log:
             command = [self.python, *self.server, f"--bind=127.0.0.1:{self.port}", *options]
             self.process = subprocess.Popen(command, cwd=self.folder, env=self.environment, stdout=log, stderr=log)
@@ -126,14 +125,20 @@ def memory_of(process, kind):
     return getattr(process.memory_full_info(), kind) / 2**20
 
 
+def free_port():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return server.getsockname()[1]
+
+
 def path_of(view):
     return f"/{view.replace(', ', '-').replace(' ', '-')}/"
 
 
-def load(port, path, cookie, seconds=None, requests=0):
+def load(port, path, cookie, seconds=None, requests=0, headers=()):
     """Ask without a pause on CLIENTS connections, or for one page once the server is up."""
     lines = [f"GET {path} HTTP/1.1", f"Host: {HOST}", "X-Forwarded-For: 203.0.113.9", "X-Forwarded-Proto: https"]
     lines += [f"Cookie: sessionid={cookie}"] if cookie else []
+    lines += headers
     request = "\r\n".join([*lines, "User-Agent: benchmark", "Accept: */*", "\r\n"]).encode()
     deadline = time.monotonic() + 30
     while True:

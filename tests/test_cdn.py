@@ -7,6 +7,7 @@ import os
 import re
 import select
 import signal
+import ssl
 import subprocess
 import threading
 import time
@@ -15,12 +16,14 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 import requests
 import servers
+import urllib3
 from conftest import clean_environment, free_port, needs
-from test_server import HOST, Site, wait_until
+from test_public import CHANGES
+from test_server import HOST, Nginx, Site, certify, wait_until
 
 IMMUTABLE = "max-age=315360000, public, immutable"
 HASHED = re.compile(r"\.[0-9a-f]{12}\.\w+$")
-PUBLIC = "public, max-age=0, s-maxage=600, stale-while-revalidate=60, stale-if-error=3600"
+PUBLIC = "public, max-age=0, s-maxage=600, stale-while-revalidate=60"
 
 # A page with all that a CSP and CORS have a say in: its script imports a module, its style has a font and an image.
 FILES = {
@@ -54,7 +57,7 @@ from django.views.decorators.cache import cache_control
 from django.views.decorators.vary import vary_on_headers
 from django.core.cache import cache
 
-from .scaling.http.cdn import public
+from .scaling.http.public import public
 
 numbers = itertools.count()
 
@@ -498,6 +501,33 @@ def test_stale_page_while_the_next_is_fetched(site):
     assert fresh.text != first.text
 
 
+@pytest.fixture(scope="module")
+def nginx(served, site, tmp_path_factory):
+    """The shipped nginx before the site; 127.0.0.2 is the CDN's."""
+    folder = tmp_path_factory.mktemp("nginx")
+    certify(folder)
+    networks = '$is_cdn {\n        default "";\n        # 10.0.0.0/8 1;'
+    nginx = Nginx(served, folder, CHANGES | {networks: networks.replace("# 10.0.0.0/8", "127.0.0.2")}, site.port)
+    yield nginx
+    nginx.stop()
+
+
+def test_pages_come_to_the_cdn_from_the_application(nginx):
+    """As they would be older by what nginx has kept them for; who visits directly has those that nginx keeps."""
+    context = ssl.create_default_context(cafile=nginx.folder / "fullchain.pem")
+    cdn = urllib3.HTTPSConnectionPool(
+        "127.0.0.1", nginx.https, ssl_context=context, server_hostname=HOST, source_address=("127.0.0.2", 0)
+    )
+    direct = [nginx.ask("/public?cdn") for _ in range(2)]
+    pages = [cdn.request("GET", "/public?cdn", headers={"Host": HOST}, assert_same_host=False) for _ in range(2)]
+
+    assert len({page.data for page in pages}) == 2
+    assert direct[0].data == direct[1].data == nginx.ask("/public?cdn").data
+    for page in (*pages, *direct):
+        assert page.headers["Cache-Control"] == f"{PUBLIC}, stale-if-error=3600"
+    assert nginx.ask("/silent").headers["Cache-Control"] == "private"
+
+
 class API(BaseHTTPRequestHandler):
     """In place of a CDN's."""
 
@@ -520,8 +550,8 @@ def api():
         server.shutdown()
 
 
-def test_purge_as_documented(served, api, tmp_path):
-    """The function in docs/scaling.md works."""
+def test_purge_as_documented(served, nginx, api, tmp_path):
+    """The function in docs/scaling.md works, and nginx is told, too."""
     (function,) = re.findall(r"```python\n(def purge.*?)```", (served.path / "docs/scaling.md").read_text(), re.DOTALL)
     function = function.replace("https://api.cdn.example", f"http://127.0.0.1:{api.server_port}")
     function = function.replace("/run/secrets/cdn_token", f"{tmp_path}/token")
@@ -529,11 +559,14 @@ def test_purge_as_documented(served, api, tmp_path):
     imports = "import json\nfrom pathlib import Path\nfrom urllib.request import Request, urlopen\n"
     imports += "from my_project.settings.deploy import *\nfrom my_project.scaling import timeouts\n"
     (tmp_path / "purging.py").write_text(f'{imports}CDN_PURGE = "purging.purge"\n{function}')
-    environment = served.environment() | {"DJANGO_SETTINGS_MODULE": "purging", "PYTHONPATH": str(tmp_path)}
-    urls = ["https://example.com/a/", "https://example.com/b/?page=2"]
+    environment = served.environment(PURGE_ADDRESSES=[f"127.0.0.1:{nginx.purging}"])
+    environment |= {"DJANGO_SETTINGS_MODULE": "purging", "PYTHONPATH": str(tmp_path)}
+    urls = ["https://example.com/a/", "https://example.com/public?purge"]
+    page = nginx.ask("/public?purge").data
 
     served.manage("purge", *urls, **environment)
 
+    assert nginx.ask("/public?purge").data != page
     assert api.received == [("/purge", "Bearer secret", {"urls": urls})]
 
 

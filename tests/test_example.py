@@ -10,6 +10,8 @@ from conftest import ROOT, Server, clean_environment, free_port
 from servers import Redis, wait_until
 from test_accounts import MailServer
 from test_media import GIF
+from test_public import ADDRESSES, CHANGES, nobody_gets_what_is_somebodys
+from test_server import HOST, Nginx, certify
 
 EXAMPLE = ROOT / "examples" / "pins"
 ANSWERS = dict.fromkeys(("use_redis", "use_celery", "use_cdn", "use_replica"), True)
@@ -18,20 +20,13 @@ PASSWORD = "correct horse battery staple"
 # Pages that are the same for everybody, and say so.
 PUBLIC = {"/pins/", "/pins/api/", "/pins/api/1/"}
 
-# Prints every address of the site that has pages, with the first row for whatever it takes.
-ADDRESSES = """
-import re
-from django.urls import URLPattern, get_resolver
+# What only the one who is logged in as somebody gets to see; owners of boards are shown to everybody.
+SECRETS = r"logged in as somebody|somebody@example\.com|<strong>somebody|is on the board"
 
-def walk(patterns, prefix=""):
-    for pattern in patterns:
-        route = prefix + str(pattern.pattern)
-        if isinstance(pattern, URLPattern):
-            print("/" + re.sub("<[^>]+>", "1", route))
-        else:
-            walk(pattern.url_patterns, route)
+STAFF = """
+from django.contrib.auth import get_user_model
 
-walk(get_resolver().url_patterns)
+get_user_model().objects.filter(username="somebody").update(is_staff=True, is_superuser=True)
 """
 
 
@@ -78,6 +73,7 @@ def site(project, mails, folder):
     redis = Redis(folder).start()
     config = json.loads((project.path / "config.example.json").read_text())
     values = {"SECRET_KEY": 10 * "a key of the test ", "EMAIL_URL": mails.url, "CACHE_REDIS_URL": redis.url()}
+    values["ALLOWED_HOSTS"] = ["127.0.0.1", HOST]
     assert values.keys() < config.keys()
     yours = project.path / ".local" / "config.json"
     yours.touch(mode=0o600)
@@ -151,6 +147,35 @@ def test_site(project, site, mails):
             assert "public" not in said, path
     assert not program.cookies
     assert "You are logged in as grace" in owner.open("/accounts/").text
+
+
+def test_every_view_behind_nginx(project, site, folder):
+    """Who is logged in, has a message or sends a token leaves nothing of his for anybody else."""
+    owner = Visitor(site.url)
+    owner.sign_up("somebody")
+    add = f"{owner.submit('/pins/boards/add/', title='Kites').url}add/"
+    token = re.search(r'name="csrfmiddlewaretoken" value="(\w+)"', owner.open(add.removeprefix(site.url)).text)[1]
+    form, files = {"csrfmiddlewaretoken": token, "title": "A kite"}, {"picture": ("kite.gif", GIF)}
+    owner.post(add, form, files=files, allow_redirects=False, timeout=30)  # the message stays in its cookie
+    cookies = {name: f"{name}={value}" for name, value in owner.cookies.items()}
+    assert cookies.keys() >= {"sessionid", "messages"}
+    people = [
+        {"Cookie": cookies["sessionid"]},
+        {"Cookie": cookies["messages"]},
+        {"Authorization": "Token x"},
+        {"Cookie": "; ".join(cookies.values()), "Authorization": "Token x"},
+    ]
+    addresses = project.manage("shell", "--no-imports", "-c", STAFF + ADDRESSES).stdout.split()
+    addresses = [path for path in addresses if re.match("/($|accounts/|admin/|pins/)", path)]
+    (folder / "nginx").mkdir()
+    certify(folder / "nginx")
+    nginx = Nginx(project, folder / "nginx", CHANGES, port=int(site.url.rpartition(":")[2]))
+    try:
+        assert b"You are logged in as somebody" in nginx.ask("/accounts/", headers=people[0]).data
+
+        assert nobody_gets_what_is_somebodys(nginx, addresses, people, SECRETS) == PUBLIC
+    finally:
+        nginx.stop()
 
 
 def test_loadtest(project):

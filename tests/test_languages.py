@@ -12,7 +12,7 @@ VIEWS = """
 from django.http import HttpResponse
 from django.template import engines
 
-from .scaling.http.cdn import public
+from .scaling.http.public import public
 
 FRAGMENT = '''{% load i18n scaling %}
 {% fragment LONG_TTL "name" LANGUAGE_CODE %}{% translate "Home" %}{% endfragment %}'''

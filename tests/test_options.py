@@ -23,7 +23,7 @@ ON = {name: values[-1] for name, values in CHOICES.items()}
 WORDS = {
     "use_redis": "redis",
     "use_celery": r"celery|broker|task_|(?<!mail)outbox|scaling\.tasks|local\.dev|PasswordResetForm|a task looks",
-    "use_cdn": "cdn|purge",
+    "use_cdn": "cdn",
     "use_replica": "replica",
     "media_storage": r"\bs3\b|boto|bucket",
     "use_sentry": "sentry",

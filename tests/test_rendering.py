@@ -72,6 +72,7 @@ my_project/scaling/http/health.py
 my_project/scaling/http/languages.py
 my_project/scaling/http/messages.py
 my_project/scaling/http/proxies.py
+my_project/scaling/http/public.py
 my_project/scaling/http/rate_limit.py
 my_project/scaling/http/security.py
 my_project/scaling/local/__init__.py
@@ -103,6 +104,7 @@ my_project/scaling/logs/statsd.py
 my_project/scaling/mail.py
 my_project/scaling/management/commands/explain.py
 my_project/scaling/management/commands/makeapp.py
+my_project/scaling/management/commands/purge.py
 my_project/scaling/models.py
 my_project/scaling/passwords.py
 my_project/scaling/templatetags/__init__.py
@@ -160,6 +162,7 @@ tests/scaling/http/test_health.py
 tests/scaling/http/test_languages.py
 tests/scaling/http/test_messages.py
 tests/scaling/http/test_proxies.py
+tests/scaling/http/test_public.py
 tests/scaling/http/test_rate_limit.py
 tests/scaling/http/test_security.py
 tests/scaling/local/test_pages.py

@@ -42,7 +42,7 @@ from django.template.response import TemplateResponse
 from django.urls import path
 
 from my_project.scaling.cache import cached
-from my_project.scaling.http.cdn import public
+from my_project.scaling.http.public import public
 from my_project.scaling.db.replicas import reading_from_primary
 from my_project.urls import handler500
 

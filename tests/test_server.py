@@ -111,21 +111,45 @@ class Site:
         return self.process.wait(40)
 
 
-class Proxied(Site):
-    """The same behind nginx with the project's nginx.conf: on a Unix socket, over TLS."""
+class Nginx:
+    """nginx with a project's nginx.conf before gunicorn's socket in a folder, or before a port.
 
-    def __init__(self, project, environment, folder, *options):
+    The file is changed for this machine: other ports, other folders, what `changes` says, all else as it is.
+    """
+
+    def __init__(self, project, folder, changes, port=None):
         nginx = needs("nginx", "nginx-light")
-        self.folder = folder
-        self.http, self.https = free_port(), free_port()
-        super().__init__(
-            project, environment, folder / "gunicorn.log", *options, bind=f"unix:{folder / 'run/gunicorn.sock'}"
-        )
-        conf = self.configure(project)
+        self.folder, self.http, self.https, self.purging = folder, free_port(), free_port(), free_port()
+        kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+        temporary = " ".join(f"{kind}_temp_path {folder / kind};" for kind in kinds)
+        changes = {
+            "user www-data;": f"user {getpass.getuser()};",
+            "http {": f"http {{ {temporary}",
+            "/run/nginx.pid": f"{folder}/nginx.pid",
+            "/var/log/nginx/": f"{folder}/",
+            "/var/cache/nginx-my_project": f"{folder}/pages",
+            "unix:/run/my_project/gunicorn.sock": f"127.0.0.1:{port}" if port else f"unix:{folder}/run/gunicorn.sock",
+            "/etc/letsencrypt/live/example.com/": f"{folder}/",
+            "/srv/my_project/staticfiles": f"{project.path}/staticfiles",
+            "listen 80": f"listen 127.0.0.1:{self.http}",
+            "listen 443": f"listen 127.0.0.1:{self.https}",
+            "listen [::]:80": f"listen [::1]:{self.http}",
+            "listen [::]:443": f"listen [::1]:{self.https}",
+            "127.0.0.1:8090": f"127.0.0.1:{self.purging}",
+        } | changes
+        text = (project.path / "deploy" / "nginx.conf").read_text()
+        for original, replacement in changes.items():
+            assert original in text, original
+            text = text.replace(original, replacement)
+        if not has_ipv6():
+            text = "\n".join(line for line in text.splitlines() if "[::1]" not in line)
+        conf = folder / "nginx.conf"
+        conf.write_text(text)
         checked = subprocess.run([nginx, "-t", "-c", conf], capture_output=True, text=True, check=False)
         assert checked.returncode == 0, checked.stderr
         assert "[emerg]" not in checked.stderr
-        self.nginx = subprocess.Popen([nginx, "-c", conf, "-g", "daemon off;"])
+        self.process = subprocess.Popen([nginx, "-c", conf, "-g", "daemon off;"])
+        servers.wait_until(lambda: servers.listens(self.https))
         self.plain = urllib3.HTTPConnectionPool("127.0.0.1", self.http, retries=False, timeout=30)
         self.pool = urllib3.HTTPSConnectionPool(
             "127.0.0.1",
@@ -138,54 +162,44 @@ class Proxied(Site):
             ca_certs=str(folder / "fullchain.pem"),
         )
 
-    def configure(self, project):
-        """Write the project's nginx.conf for this machine: other ports, other folders, all else as it is."""
-        text = (project.path / "deploy" / "nginx.conf").read_text()
-        kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
-        temporary = " ".join(f"{kind}_temp_path {self.folder / kind};" for kind in kinds)
-        changes = {
-            "user www-data;": f"user {getpass.getuser()};",
-            "http {": f"http {{ {temporary}",
-            "/run/nginx.pid": f"{self.folder}/nginx.pid",
-            "/var/log/nginx/": f"{self.folder}/",
-            "/run/my_project/": f"{self.folder}/run/",
-            "/etc/letsencrypt/live/example.com/": f"{self.folder}/",
-            "/srv/my_project/staticfiles/": f"{project.path}/staticfiles/",
-            "listen 80": f"listen 127.0.0.1:{self.http}",
-            "listen 443": f"listen 127.0.0.1:{self.https}",
-            "listen [::]:80": f"listen [::1]:{self.http}",
-            "listen [::]:443": f"listen [::1]:{self.https}",
-        }
-        for original, replacement in changes.items():
-            assert original in text
-            text = text.replace(original, replacement)
-        if not has_ipv6():
-            text = "\n".join(line for line in text.splitlines() if "[::1]" not in line)
-        conf = self.folder / "nginx.conf"
-        conf.write_text(text)
-        return conf
+    def ask(self, path, method="GET", headers=None):
+        return self.pool.request(method, path, headers={"Host": HOST} | (headers or {}), redirect=False)
+
+    def kept(self):
+        """Return all pages that are kept, with their headers, by their keys."""
+        files = [file.read_bytes() for file in (self.folder / "pages").rglob("*") if file.is_file()]
+        return {re.search(rb"\nKEY: (.*)\n", data)[1].decode(): data for data in files}
+
+    def stop(self):
+        self.process.terminate()
+        self.process.wait(10)
+
+
+class Proxied(Site):
+    """The same behind nginx with the project's nginx.conf: on a Unix socket, over TLS."""
+
+    def __init__(self, project, environment, folder, changes=None):
+        self.folder = folder
+        super().__init__(project, environment, folder / "gunicorn.log", bind=f"unix:{folder / 'run/gunicorn.sock'}")
+        self.nginx = Nginx(project, folder, changes or {})
+        self.plain, self.pool, self.http, self.https = (
+            getattr(self.nginx, name) for name in ("plain", "pool", "http", "https")
+        )
 
     def probe(self, path):
         return self.plain.request("GET", path, headers={"Host": "10.0.0.1"})
 
     def stop(self, number=signal.SIGINT):
         status = super().stop(number)
-        self.nginx.terminate()
-        self.nginx.wait(10)
+        self.nginx.stop()
         return status
 
 
-class Balanced(Proxied):
-    """The same, with what nginx.conf has in comments for a load balancer that ends TLS."""
-
-    def configure(self, project):
-        conf = super().configure(project)
-        text = conf.read_text()
-        for comment in ("# set_real_ip_from 10.0.0.0/8;", "# 10.0.0.0/8 1;"):
-            assert text.count(comment) == 1
-            text = text.replace(comment, comment.removeprefix("# ").replace("10.0.0.0/8", "127.0.0.1"))
-        conf.write_text(text)
-        return conf
+# What nginx.conf has in comments, for a load balancer on this machine that ends TLS.
+BALANCER = {
+    "# set_real_ip_from 10.0.0.0/8;": "set_real_ip_from 127.0.0.1;",
+    "# 10.0.0.0/8 1;": "127.0.0.1 1;",
+}
 
 
 def certify(folder):
@@ -287,6 +301,7 @@ def test_headers(site):
     assert re.fullmatch("[0-9a-f]{32}", sent.pop("x-request-id"))
     assert sent.pop("server") in ("gunicorn", "nginx")
     assert sent == {
+        "cache-control": "private",
         "content-type": "text/html; charset=utf-8",
         "content-security-policy": "default-src 'self'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
         "object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
@@ -324,7 +339,7 @@ def balanced(served, tmp_path_factory):
     """The site behind nginx behind a load balancer at 127.0.0.1 that ends TLS, as nginx.conf says to configure it."""
     folder = tmp_path_factory.mktemp("balanced")
     certify(folder)
-    site = Balanced(served, served.environment(), folder).wait()
+    site = Proxied(served, served.environment(), folder, BALANCER).wait()
     yield site
     site.stop()
 
@@ -811,8 +826,7 @@ def test_application_that_is_gone(served, tmp_path_factory):
         response = site.get("/")
         style = site.get("/static/css/site.css")
     finally:
-        site.nginx.terminate()
-        site.nginx.wait(10)
+        site.nginx.stop()
 
     assert response.status == 502
     assert b"<h1>The site cannot be reached</h1>" in response.data

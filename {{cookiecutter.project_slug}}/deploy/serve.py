@@ -80,7 +80,7 @@ def main(address):
     """Serve until Ctrl-C."""
     check_address(address)
     yours = read_yours()
-    values = Config.example() | {"ALLOWED_HOSTS": ["127.0.0.1", "localhost"], "HTTPS": False}
+    values = Config.example() | {"ALLOWED_HOSTS": ["127.0.0.1", "localhost"], "HTTPS": False, "PURGE_ADDRESSES": []}
 {% if cookiecutter.media_storage == "filesystem" %}
     values["MEDIA_ROOT"] = str(base.MEDIA_ROOT)
 {% endif %}

@@ -102,6 +102,14 @@ class Config(ConfigFile, kw_only=True):
     ] = None
 
 {% endif %}
+    PURGE_ADDRESSES: Annotated[
+        list[types.Address],
+        Meta(
+            title="a list of addresses such as 127.0.0.1:8090",
+            description="Where the nginx of each host is told to purge pages that it keeps; nginx.conf has the port.",
+        ),
+    ] = field(default_factory=["127.0.0.1:8090"].copy)
+
     EMAIL_URL: Annotated[
         types.EmailURL | None,
         Meta(description="Sends mail: smtp+tls (STARTTLS), smtps, smtp or anymail+name; null: sending mail fails."),

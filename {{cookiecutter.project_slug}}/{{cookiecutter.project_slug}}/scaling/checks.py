@@ -110,15 +110,13 @@ def buckets_differ(**kwargs):
     hint = "Give MEDIA_S3_PRIVATE_BUCKET a bucket of its own, which nobody else can read."
     return [Error(f"Private files are in the public bucket, {buckets[0]}.", hint=hint, id="scaling.E003")]
 {% endif %}
-{% if cookiecutter.use_cdn %}
 
 
 @register(Tags.security)
 def pages_are_private(**kwargs):
     """Report that nothing keeps the pages of one visitor from a shared cache."""
-    middleware = "{{ cookiecutter.project_slug }}.scaling.http.cdn.cache_headers"
+    middleware = "{{ cookiecutter.project_slug }}.scaling.http.public.cache_headers"
     if middleware in settings.MIDDLEWARE:
         return []
-    hint = "Put it before the session's; without a CDN leave it there, too: it costs nothing."
+    hint = "Put it before the session's, or nginx keeps what is one visitor's."
     return [Error(f"MIDDLEWARE lacks {middleware}, and @public pages are never private.", hint=hint, id="scaling.E005")]
-{% endif %}

@@ -36,10 +36,8 @@ MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
     "{{ cookiecutter.project_slug }}.scaling.http.security.security",
     "whitenoise.middleware.WhiteNoiseMiddleware",
-{% if cookiecutter.use_cdn %}
     # Around all that sets cookies; static files do not come by
-    "{{ cookiecutter.project_slug }}.scaling.http.cdn.cache_headers",
-{% endif %}
+    "{{ cookiecutter.project_slug }}.scaling.http.public.cache_headers",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "{{ cookiecutter.project_slug }}.scaling.http.languages.LocaleMiddleware",
     "django.middleware.common.CommonMiddleware",
@@ -146,6 +144,11 @@ CACHES = {
 }
 
 
+# Public pages: where each nginx that keeps some is told to purge them; the config names those of servers
+
+PURGE_ADDRESSES = []
+
+
 # Accounts
 # https://docs.djangoproject.com/en/6.1/topics/auth/
 
@@ -208,7 +211,7 @@ WHITENOISE_IMMUTABLE_FILE_TEST = r"\.[0-9a-f]{12}\.[^/]+$"
 
 # CDN
 
-# The dotted name of the function that `manage.py purge` calls with a list of URLs
+# The dotted name of the function that `manage.py purge` calls with a list of URLs, after each nginx
 CDN_PURGE = None
 {% endif %}
 

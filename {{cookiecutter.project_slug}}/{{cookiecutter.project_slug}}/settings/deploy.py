@@ -96,6 +96,11 @@ if config.CACHE_REDIS_URL:
 {% endif %}
 
 
+# Public pages: what nginx keeps of them
+
+PURGE_ADDRESSES = config.PURGE_ADDRESSES
+
+
 # Static files: named after their content, so that they can be cached for ever
 # https://whitenoise.readthedocs.io/en/stable/django.html
 

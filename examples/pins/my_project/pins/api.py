@@ -7,7 +7,7 @@ from django.shortcuts import get_object_or_404
 from django.urls import reverse
 from django.views.decorators.http import require_safe
 
-from ..scaling.http.cdn import public
+from ..scaling.http.public import public
 from .models import Pin
 
 PAGE = 20

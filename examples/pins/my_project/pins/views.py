@@ -10,7 +10,7 @@ from django.views.generic import CreateView, DetailView, ListView
 
 from ..scaling.db.export import csv_response
 from ..scaling.db.pagination import UncountedPaginator
-from ..scaling.http.cdn import public
+from ..scaling.http.public import public
 from .forms import PinForm
 from .models import Board, Comment, Pin
 from .tasks import tell_owner

@@ -56,6 +56,11 @@ Network = Annotated[
         examples=["10.0.0.0/8"],
     ),
 ]
+
+Address = Annotated[
+    str,
+    Meta(pattern=f"^{SERVER}{PORT}$", title="an address and a port such as 127.0.0.1:80", examples=["127.0.0.1:80"]),
+]
 {% if cookiecutter.use_cdn or cookiecutter.media_storage == "s3" %}
 
 Origin = Annotated[
