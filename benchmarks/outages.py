@@ -17,9 +17,13 @@ from throughput import ROOT
 
 TEXT = """# What visitors see while servers fail
 
-Real servers are stopped, refused and cut off while visitors ask for pages as fast as they can. Pages that do not need
-what fails are not counted, and go on throughout. `make outages` ran the tests and wrote this table, on
-{machine}, {date}. The project's `docs/operations.md` says what lies behind it.
+Real servers are stopped, refused, cut off or slowed down for some seconds, while visitors ask as fast as they can for
+pages that need them; black-holed is a network that swallows packets. Counted is until a moment after the end. Other
+pages, which the tests ask for as well, are served throughout. "everything on" is the project with all options, replicas
+and Celery.
+
+`make outages` ran the tests and wrote this table, on {machine}, {date}.
+The project's `docs/operations.md` says what lies behind it.
 
 | what fails | what visitors see | longest answer | all is well again after |
 |---|---|---|---|

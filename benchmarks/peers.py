@@ -439,7 +439,7 @@ def main():
     sources = options.sources.resolve()
     os.environ |= {"UV_PYTHON": os.path.realpath(sys.executable), "UV_PYTHON_DOWNLOADS": "never"}
 
-    others = f"load of others {os.getloadavg()[0]:.0f}"
+    others = f"load of others {os.getloadavg()[0]:.0f}"  # before anything is measured
     folder = Path(tempfile.mkdtemp(prefix="peers-"))
     folder.chmod(0o755)  # where root runs this, PostgreSQL is another user's
     redis, url = start_redis()

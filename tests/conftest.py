@@ -59,11 +59,9 @@ def matrix(record_property):
     def add(what, answers, worst, back=None):
         """Add what failed, a Counter of the answers, and the seconds of the longest and until all was well again."""
         total = answers.total()
-        others = [f"{count} of {total}: {answer}" for answer, count in answers.items() if answer != 200]
-        well = "–" if back is None else f"{back:.1f} s"
-        record_property(
-            "Outages", f"| {what} | {', '.join(others) or f'nothing: {total} × 200'} | {worst:.1f} s | {well} |"
-        )
+        others = [f"{answer} for {count} of {total}" for answer, count in answers.items() if answer != 200]
+        seen, well = ", ".join(others) or f"nothing, {total} times", "–" if back is None else f"{back:.1f} s"
+        record_property("Outages", f"| {what.replace('_', ' ')} | {seen} | {worst:.1f} s | {well} |")
 
     return add
 

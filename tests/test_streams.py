@@ -60,7 +60,6 @@ def site(project, tmp_path_factory):
         values = {"ALLOWED_HOSTS": [HOST], "DATABASE_URL": url, "WORKERS": WORKERS, "THREADS": THREADS}
         configured = project.configure(folder, **values)
         environment = clean_environment(**configured)
-        project.manage("collectstatic", "--no-input", **configured)
         site = Proxied(project, environment, folder)
         site.environment = configured
         stack.callback(site.stop)
@@ -69,7 +68,7 @@ def site(project, tmp_path_factory):
         uvicorn = subprocess.Popen(command, cwd=project.path, env=environment, stdout=log, stderr=log)
         stack.callback(uvicorn.wait, 20)
         stack.callback(uvicorn.terminate)
-        site.database = stack.enter_context(psycopg.connect(url, autocommit=True))
+        site.uvicorn, site.database = uvicorn, stack.enter_context(psycopg.connect(url, autocommit=True))
         wait_until((folder / "run" / "asgi.sock").exists)
         yield site.wait()
 
@@ -78,10 +77,26 @@ def test_streams(site, project):
     readers = [Reader(site) for _ in range(READERS)]
     assert {reader.open().event() for reader in readers} == {0}
 
-    # All are open, and pages are served as before.
-    assert site.get("/").status == 200
+    # All are open, and gunicorn is as free as before.
+    assert site.probe("/readyz").status == 200
     account = {f"DJANGO_SUPERUSER_{name}": "ada" for name in ("USERNAME", "PASSWORD")}
     project.manage("createsuperuser", "--no-input", "--email=ada@example.com", **site.environment, **account)
     wait_until(lambda: {reader.event() for reader in readers} == {1})
     held = [site.database.execute(HELD).fetchone()[0] for _ in range(300) if not time.sleep(0.01)]
     assert 1 < max(held) <= SEMAPHORE + 1 + WORKERS * (THREADS + 1)
+
+
+def test_addresses_of_the_project(project):
+    """Its own test, which asks for every address, does not wait for the end of the stream."""
+    project.run("make", "test", "ARGS=-q -n 0 tests/test_urls.py")
+
+
+def test_stopping(site):
+    reader = Reader(site).open()
+    reader.event()
+    site.uvicorn.terminate()
+    site.uvicorn.wait(5)
+
+    with contextlib.suppress(http.client.IncompleteRead):
+        assert reader.response.read().count(b"data: ") < 5
+    assert site.get("/events/").status == 502
