@@ -86,11 +86,6 @@ def test_streams(site, project):
     assert 1 < max(held) <= SEMAPHORE + 1 + WORKERS * (THREADS + 1)
 
 
-def test_addresses_of_the_project(project):
-    """Its own test, which asks for every address, does not wait for the end of the stream."""
-    project.run("make", "test", "ARGS=-q -n 0 tests/test_urls.py")
-
-
 def test_stopping(site):
     reader = Reader(site).open()
     reader.event()
