@@ -19,7 +19,7 @@ NO_SYNC = uv could not install everything, for the reason above. A package that 
 # find themselves, and call themselves for ever, when their folder is there a second time and spelled otherwise.
 export PATH := $(PATH):$(CURDIR)/.uv/bin
 
-.PHONY: help demo test lint lock bump release
+.PHONY: help demo test lint lock bump release outages
 
 help:  ## Say what there is to do
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -34,6 +34,9 @@ demo: .venv/requirements  ## Render the default answers into demo/ and serve the
 test: .venv/requirements  ## Run all tests; ARGS="tests/test_answers.py -k slug" runs some
 	@$(PYTHON) -m pytest $(ARGS) || { test $$? = 1 && echo "What failed, once more and one by one:" \
 		&& $(PYTHON) -m pytest --last-failed --numprocesses=0 $(ARGS); }
+
+outages: .venv/requirements  ## Let servers fail, and write what visitors see to docs/outages.md
+	@$(PYTHON) benchmarks/outages.py $(ARGS)
 
 lint: .venv/requirements  ## Check the template's own code
 	@$(PYTHON) -m pre_commit run --all-files

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import psutil
 import throughput
-from throughput import HOST, build, ceiling, free_port, path_of
+from throughput import HOST, build, ceiling, cpu, free_port, path_of
 
 VIEWS = ("plain", "20 rows")
 COMPRESSED = ["Accept-Encoding: gzip, br"]
@@ -69,15 +69,14 @@ class Nginx:
         time.sleep(1)
 
     def cpu(self):
-        times = [process.cpu_times() for process in psutil.Process(self.process.pid).children()]
-        return sum(time.user + time.system for time in times)
+        return sum(map(cpu, psutil.Process(self.process.pid).children()))
 
     def measure(self, view, way, seconds):
         """Note requests per second, and the CPU time of a request in nginx and in the worker."""
         path = path_of(view) if way == "made anew" else f"/public{path_of(view)}"
         headers = COMPRESSED if way == "compressed" else []
         before = self.cpu(), self.site.cpu()
-        count, took = self.site.load(view, seconds=seconds, port=self.port, path=path, headers=headers)
+        count, took, _ = self.site.load(view, seconds=seconds, port=self.port, path=path, headers=headers)
         costs = [
             (after - start) / count * 1e6 for start, after in zip(before, (self.cpu(), self.site.cpu()), strict=True)
         ]

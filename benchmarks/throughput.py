@@ -50,7 +50,7 @@ class Site:
         self.name, self.folder, self.python = name, folder, python
         self.environment = os.environ | {"PYTHONPATH": str(folder.parent)} | environment
         self.server = ["-m", "gunicorn", *options, application]
-        self.rates, self.costs = {}, {}
+        self.rates, self.costs, self.slow = {}, {}, {}
 
     def run(self, *arguments):
         """Run Python in the project; return what it prints."""
@@ -88,7 +88,7 @@ class Site:
         self.process.wait(40)
 
     def load(self, view, **limits):
-        """Ask for a view from another process; return how often it answered, and in how many seconds."""
+        """Ask for a view from another process; return what load() does."""
         limits = {"port": self.port, "path": path_of(view), "cookie": self.cookie if view == "user" else ""} | limits
         output = subprocess.run(
             [sys.executable, __file__, "--load", json.dumps(limits)], stdout=subprocess.PIPE, check=True
@@ -96,10 +96,14 @@ class Site:
         return json.loads(output.stdout)
 
     def measure(self, view, seconds):
-        before = cpu(self.worker)
-        count, took = self.load(view, seconds=seconds)
+        before = self.cpu()
+        count, took, slow = self.load(view, seconds=seconds)
+        self.slow.setdefault(view, []).append(slow)
         self.rates.setdefault(view, []).append(count / took)
-        self.costs.setdefault(view, []).append((cpu(self.worker) - before) / count * 1e6)
+        self.costs.setdefault(view, []).append((self.cpu() - before) / count * 1e6)
+
+    def cpu(self):
+        return cpu(self.worker)
 
     def processes(self):
         """Return those of the server, the parents first."""
@@ -135,7 +139,10 @@ def path_of(view):
 
 
 def load(port, path, cookie, seconds=None, requests=0, headers=()):
-    """Ask without a pause on CLIENTS connections, or for one page once the server is up."""
+    """Ask without a pause on CLIENTS connections, or for one page once the server is up.
+
+    Return how often it answered, in how many seconds, and the seconds that 99 of 100 answers did not exceed.
+    """
     lines = [f"GET {path} HTTP/1.1", f"Host: {HOST}", "X-Forwarded-For: 203.0.113.9", "X-Forwarded-Proto: https"]
     lines += [f"Cookie: sessionid={cookie}"] if cookie else []
     lines += headers
@@ -153,7 +160,8 @@ def load(port, path, cookie, seconds=None, requests=0, headers=()):
     for client in clients:
         waiting.register(client, selectors.EVENT_READ, bytearray())
         client.sendall(request)
-    count, start = 0, time.perf_counter()
+    count, start, latencies = 0, time.perf_counter(), []
+    sent = dict.fromkeys(clients, start)
     while not count or (seconds and time.perf_counter() - start < seconds):
         for key, _ in waiting.select(10):
             key.data.extend(key.fileobj.recv(65536))
@@ -163,9 +171,12 @@ def load(port, path, cookie, seconds=None, requests=0, headers=()):
             if not head.startswith(b"HTTP/1.1 200"):
                 sys.exit(f"{path} of port {port}: {head.decode()}")
             count += 1
+            now = time.perf_counter()
+            latencies.append(now - sent[key.fileobj])
+            sent[key.fileobj] = now
             key.data.clear()
             key.fileobj.sendall(request)
-    return count, time.perf_counter() - start
+    return count, time.perf_counter() - start, sorted(latencies)[int(len(latencies) * 0.99)]
 
 
 def is_complete(head, body):
@@ -190,7 +201,7 @@ def ceiling(seconds):
     threading.Thread(target=accept, daemon=True).start()
     site = Site("ceiling", ROOT, None, {}, "")
     site.port = server.getsockname()[1]
-    count, took = site.load("plain", seconds=seconds)
+    count, took, _ = site.load("plain", seconds=seconds)
     return count / took
 
 

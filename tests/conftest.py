@@ -52,6 +52,20 @@ def pytest_terminal_summary(terminalreporter):
             terminalreporter.write_line(f"  {test}")
 
 
+@pytest.fixture
+def matrix(record_property):
+    """Return a function that adds a row to the table of outages, which benchmarks/outages.py writes to a document."""
+
+    def add(what, answers, worst, back=None):
+        """Add what failed, a Counter of the answers, and the seconds of the longest and until all was well again."""
+        total = answers.total()
+        others = [f"{answer} for {count} of {total}" for answer, count in answers.items() if answer != 200]
+        seen, well = ", ".join(others) or f"nothing, {total} times", "–" if back is None else f"{back:.1f} s"
+        record_property("Outages", f"| {what.replace('_', ' ')} | {seen} | {worst:.1f} s | {well} |")
+
+    return add
+
+
 def free_port():
     """Return a TCP port of 127.0.0.1 that nothing listens on."""
     with socket.create_server(("127.0.0.1", 0)) as server:

@@ -438,7 +438,7 @@ OUTAGES = {outage.__name__: outage for outage in (refused, black_holed, *([] if 
 
 
 @pytest.mark.parametrize("state", OUTAGES)
-def test_broker_outage_costs_requests_nothing(stack, state, note):
+def test_broker_outage_costs_requests_nothing(stack, state, note, matrix):
     """Requests go on as before, and what they asked for is done within seconds of the broker's return."""
     worker = stack.start("worker", "--concurrency=2")
     phases = []
@@ -457,6 +457,7 @@ def test_broker_outage_costs_requests_nothing(stack, state, note):
     for phase, load in zip(("up", state), phases, strict=True):
         seconds = [answer[-1] for answer in load.answers if answer[0] == "/enqueue/"]
         note(phase, load.statuses("/enqueue/"), max(seconds), statistics.median(seconds))
+    matrix(f"broker: {state}", load.statuses("/enqueue/"), max(seconds), recovery)
     note(f"{state}: all {len(asked)} tasks done, of them {again} twice", {}, recovery, 0)
     for load in phases:
         assert set(load.statuses("/enqueue/", "/none/")) == {200}

@@ -13,6 +13,7 @@ import signal
 import subprocess
 import threading
 import time
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -156,7 +157,7 @@ def site(default_project, folder, postgres, relay):
 
 
 @pytest.fixture
-def outage(site, record_property):
+def outage(site, record_property, matrix):
     """Return a function that runs a state under load, sees the site return, and returns the load."""
 
     def run(state, begin, end, seconds, *more):
@@ -187,6 +188,7 @@ def outage(site, record_property):
             f"{state:<22}{counts(queries):<26}{load.worst(*queries):>5.2f} s{counts(plain):>14}"
             f"{load.worst(*plain):>5.2f} s{max([0, *failures]):>10.2f} s{failed_after:>13}",
         )
+        matrix(f"PostgreSQL: {state}", load.statuses(*queries), load.worst(*queries), max([0, *failures]))
         assert set(load.statuses(*queries)) <= {200, 503}
         assert {after for _, status, after, *_ in load.answers if status == 503} <= {"5"}
         assert set(load.statuses(*plain)) == {200}
@@ -402,7 +404,7 @@ def read_stream(site, begun):
         connection.close()
 
 
-def test_streams_do_not_wait_for_a_hung_server(small_site, relay, record_property):
+def test_streams_do_not_wait_for_a_hung_server(small_site, relay, record_property, matrix):
     """A stream in each thread: what has no database to wait for is served again as soon as these have ended."""
     begun = []
     with ThreadPoolExecutor() as clients:
@@ -415,6 +417,7 @@ def test_streams_do_not_wait_for_a_hung_server(small_site, relay, record_propert
         finally:
             relay.flowing.set()
     record_property(TABLE, f"{'hung, streams':<22}{'4×broken off':<26}{'':>9}{f'1×{status}':>14}{seconds:>5.2f} s")
+    matrix("PostgreSQL: hung, a stream in each thread", Counter({"broken off": len(ends)}), seconds)
     assert status == 200
     assert seconds < HUNG + MARGIN
     assert {type(end) for end in ends} == {http.client.IncompleteRead}

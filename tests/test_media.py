@@ -8,6 +8,7 @@ import ssl
 import subprocess
 import sys
 import time
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import parse_qs, urlencode, urlsplit
 
@@ -388,7 +389,7 @@ def test_same_name_twice_in_a_bucket(site):
 
 
 @pytest.mark.parametrize("state", ["refused", "hung"])
-def test_outage(site, relay, record_property, state):
+def test_outage(site, relay, record_property, matrix, state):
     """The request fails within its budget, others do not notice, and the first one afterwards works."""
     name = upload(site)[1]["name"]
     relay.refuse() if state == "refused" else relay.flowing.clear()
@@ -408,6 +409,8 @@ def test_outage(site, relay, record_property, state):
     what = zip(("upload", "read", "delete"), answers, strict=True)
     row = ", ".join(f"{name} {answer[0]} after {answer[-1]:.1f} s" for name, answer in what)
     record_property("Storage of uploaded files", f"{state:10}{row}; /livez {alive:.2f} s")
+    statuses, seconds = Counter(answer[0] for answer in answers), max(answer[-1] for answer in answers)
+    matrix(f"storage of uploads: {state}", statuses, seconds)
     assert alive < 0.5
     assert [answer[0] for answer in answers] == [500, 500, 500]
     assert max(answer[-1] for answer in answers) < (2 if state == "refused" else 8.5)

@@ -224,7 +224,7 @@ def visitor(site):
 
 
 @pytest.fixture
-def outage(site, visitor, record_property):
+def outage(site, visitor, record_property, matrix):
     """Return a function that runs a state under load, sees Redis in use again, and returns what /readyz said then.
 
     Nobody sees another answer than 200, and the session of the visitor, who asks five times as often as Redis is tried
@@ -266,6 +266,7 @@ def outage(site, visitor, record_property):
             f"{median(during):>6.0f} ms{median(after.answers):>6.0f} ms{len(waited):>8}"
             f"{' / '.join(str(new[text].total()) for text in new):>14}{took:>11.1f} s",
         )
+        matrix(f"Redis: {state}", Counter(status for _, status, *_ in answers), worst, took)
         assert failed == []
         assert worst < 2 * SOCKET + MARGIN
         assert len(waited) <= 2 * WORKERS * THREADS

@@ -31,6 +31,7 @@ deploy/serve.py
 deploy/web.py
 docs/accounts.md
 docs/architecture.md
+docs/asgi.md
 docs/operations.md
 docs/scaling.md
 docs/third-party.md

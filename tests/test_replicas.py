@@ -586,7 +586,7 @@ def takes_writes(site, count=8):
 
 
 @pytest.fixture
-def outage(site, servers, record_property):
+def outage(site, servers, record_property, matrix):
     """Return a function that runs a state under load, sees all replicas return, and returns what happened."""
 
     def run(state, begin, end, seconds, during=None, back=frozenset({1, 2})):
@@ -629,6 +629,8 @@ def outage(site, servers, record_property):
             f"{max(page[1] for page in pages):>6.2f} s{load.old:>5}"
             f"{counts(load.stores):>14}{max(store[1] for store in stores):>6.2f} s{after:>8.1f} s",
         )
+        slowest = max(answer[1] for answer in [*readers, *pages, *stores])
+        matrix(f"replicas: {state}", load.readers + load.writers + load.stores, slowest, after)
         assert not set(load.readers) - {200}
         assert seen == during
         assert load.old == 0

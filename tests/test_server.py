@@ -13,6 +13,7 @@ import ssl
 import subprocess
 import threading
 import time
+from collections import Counter
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -588,7 +589,7 @@ def test_ctrl_c_is_left_to_the_parent(served, tmp_path):
         site.stop()
 
 
-def test_sighup_under_load(served, tmp_path, record_property):
+def test_sighup_under_load(served, tmp_path, record_property, matrix):
     """Another gunicorn takes over with new code, and nobody waits; one that does not start changes nothing."""
     site = Site(served, served.environment(TRUSTED_PROXIES=["127.0.0.1"]), tmp_path / "log").wait()
     load = Load(site, "/release")
@@ -608,6 +609,7 @@ def test_sighup_under_load(served, tmp_path, record_property):
         assert load.answers[0] == (200, b"1")
         assert load.answers[-1] == (200, b"2")
         record_property("Reload under load", f"{len(load.answers)}×200, the slowest {load.worst:.2f} s")
+        matrix("gunicorn: replaced", Counter(status for status, _ in load.answers), load.worst)
         assert [worker.parent().ppid() for worker in servers.workers(site)] == [site.process.pid] * 2
 
         site.process.terminate()

@@ -235,7 +235,7 @@ class Visitor:
 
 
 @pytest.fixture
-def together(site, servers, record_property):
+def together(site, servers, record_property, matrix):
     """Return a function that runs a state under load and records what visitors saw in it and right after it."""
 
     def run(state, begin, end, fails=False, moves=False):
@@ -291,6 +291,7 @@ def together(site, servers, record_property):
         counts = "".join(f"{record.violations[name]:>{width}}" for name, width in columns.items())
         row = f"{state:<38}{len(record.answers):>9}{others:>9}{worst:>7.2f} s{counts}{asked:>7}{left:>6}"
         record_property(TABLE, row)
+        matrix(f"everything on: {state}", Counter(status for status, _ in record.answers), worst)
         if moves:  # who changes from one server to another may see what that one does not know yet
             del record.violations["back in time"]
         assert record.violations.total() == 0, record.violations
