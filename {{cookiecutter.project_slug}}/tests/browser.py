@@ -11,9 +11,11 @@ import pytest
 from django.contrib.auth import get_user_model
 from django.urls import reverse
 
+from tests.rows import make
+
 PROGRAMS = ("google-chrome", "chromium", "chromium-browser")
 
-PAGES = ["home", "account", "password_change", "admin:index", "admin:accounts_user_changelist", "admin:accounts_user_add"]
+PAGES = ["home", "account", "password_change", "admin:index", "admin:accounts_user_add", "admin:auth_group_add"]
 
 
 def sign_in(get_response):
@@ -30,7 +32,7 @@ def sign_in(get_response):
 def site(request, settings, transactional_db):
     settings.MIDDLEWARE = [*settings.MIDDLEWARE, f"{__name__}.sign_in"]
     settings.SECURE_SSL_REDIRECT = False
-    get_user_model().objects.create_superuser("grace", email="grace@example.com")
+    make(get_user_model(), is_staff=True, is_superuser=True)
     return request.getfixturevalue("live_server").url
 
 

@@ -20,10 +20,18 @@ MAIN = ("origin/HEAD", "origin/main", "origin/master", "main", "master")
 
 # What PostgreSQL 15 and the timeouts of a session make harmless, and matters of taste. A foreign key that comes with a
 # new, empty column is not checked; one on a column that is there is told by constraint-missing-not-valid.
-NOT_ASKED = """
-    adding-foreign-key-constraint ban-drop-not-null prefer-bigint-over-int prefer-bigint-over-smallint prefer-identity
-    prefer-robust-stmts prefer-text-field prefer-timestamp-tz require-lock-timeout require-statement-timeout
-""".split()
+NOT_ASKED = [
+    "adding-foreign-key-constraint",
+    "ban-drop-not-null",
+    "prefer-bigint-over-int",
+    "prefer-bigint-over-smallint",
+    "prefer-identity",
+    "prefer-robust-stmts",
+    "prefer-text-field",
+    "prefer-timestamp-tz",
+    "require-lock-timeout",
+    "require-statement-timeout",
+]
 
 SAFE_WAYS = {
     "adding-field-with-default": "add the field with null=True, and fill it in batches",
@@ -37,7 +45,7 @@ SAFE_WAYS = {
     "disallowed-unique-constraint": "CREATE UNIQUE INDEX CONCURRENTLY, then ADD CONSTRAINT ... USING INDEX, in RunSQL",
     "renaming-column": "leave the column its name: db_column",
     "renaming-table": "leave the table its name: db_table",
-    "require-concurrent-index-creation": "AddIndexConcurrently, alone in a migration; for a foreign key, db_index=False first",
+    "require-concurrent-index-creation": "AddIndexConcurrently, alone in a migration; for foreign keys after db_index=False",
     "require-concurrent-index-deletion": "RemoveIndexConcurrently, alone in a migration",
 }
 
@@ -65,14 +73,14 @@ class Command(BaseCommand):
 
 def git(*arguments):
     """Return what git says, or None if it fails."""
-    ran = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False)
+    ran = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False)  # noqa: S607
     return ran.stdout.strip() if ran.returncode == 0 else None
 
 
 def known_commit(since):
     """Return the commit whose migrations are known; None where there is none yet."""
     if since:
-        if not (commit := git("rev-parse", "--verify", f"{since}^{{commit}}")):
+        if not (commit := git("rev-parse", "--verify", f"{since}^0")):
             raise CommandError(f"--since {since}: git knows no such commit.")
         return commit
     head = git("rev-parse", "--verify", "HEAD")
