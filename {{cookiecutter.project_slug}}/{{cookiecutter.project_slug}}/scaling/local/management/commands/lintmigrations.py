@@ -45,13 +45,14 @@ SAFE_WAYS = {
     "disallowed-unique-constraint": "CREATE UNIQUE INDEX CONCURRENTLY, then ADD CONSTRAINT ... USING INDEX, in RunSQL",
     "renaming-column": "leave the column its name: db_column",
     "renaming-table": "leave the table its name: db_table",
-    "require-concurrent-index-creation": "AddIndexConcurrently, alone in a migration; for foreign keys after db_index=False",
+    "require-concurrent-index-creation": "AddIndexConcurrently, alone in a migration; for foreign keys db_index=False",
     "require-concurrent-index-deletion": "RemoveIndexConcurrently, alone in a migration",
 }
 
 IGNORED = re.compile(r"# squawk-ignore ([a-z, -]+): *\S")
 OPERATION = re.compile(r"^--\n-- (.+)\n--$", re.MULTILINE)
 
+REFUSAL = "A release that runs would break, or a table be blocked:\n"
 ADVICE = """
 "Migrations without downtime" in docs/operations.md has the safe ways step by step. What is safe all the same has a
 comment in its migration that says why: # squawk-ignore RULE: a table of a hundred rows"""
@@ -68,7 +69,7 @@ class Command(BaseCommand):
         files = new_files(known_commit(since))
         problems = [problem for file, sql in collected(files) for problem in judge(file, sql)] if files else []
         if problems:
-            raise CommandError("\n".join([*problems, ADVICE]))
+            raise CommandError("\n".join([REFUSAL, *problems, ADVICE]))
 
 
 def git(*arguments):
