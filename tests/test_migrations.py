@@ -27,7 +27,7 @@ REFUSED = [
     ('RenameField("item", "price", "cost")', "renaming-column", "Rename field price on item to cost"),
     ('AddIndex("item", Index(fields=["cost"], name="cost"))', "require-concurrent-index-creation", "Create index cost"),
     ('RunSQL("CREATE INDEX text ON shop_item (text)")', "require-concurrent-index-creation", "Raw SQL operation"),
-    ('AlterField("item", "title", TextField(unique=True))', "disallowed-unique-constraint", "Alter field title on item"),
+    ('AlterField("item", "title", TextField(unique=True))', "disallowed-unique-constraint", "Alter field title"),
     ('AlterField("item", "cost", BigIntegerField(null=True))', "changing-column-type", "Alter field cost on item"),
     ('AlterField("item", "cost", BigIntegerField())', "adding-not-nullable-field", "Alter field cost on item"),
     (
@@ -44,7 +44,8 @@ NOT_NULL = 'CheckConstraint(condition=Q(note__isnull=False), name="has_note")'
 
 # The ways of docs/operations.md, and what was never a danger
 SAFE = [
-    'operations = [AddField("item", "price", IntegerField(db_default=0)), AddField("item", "note", TextField(null=True))]',
+    'operations = [AddField("item", "price", IntegerField(db_default=0))]',
+    'operations = [AddField("item", "note", TextField(null=True))]',
     'atomic = False\noperations = [AddIndexConcurrently("item", Index(fields=["price"], name="price"))]',
     'atomic = False\noperations = [RemoveIndexConcurrently("item", "price")]',
     f'operations = [RunPython(RunPython.noop), AddConstraintNotValid("item", {NOT_NULL})]',
