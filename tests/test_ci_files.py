@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import ROOT, clean_environment
+from conftest import ROOT, clean_environment, rendered
 from cookiecutter.main import cookiecutter
 from test_options import CHOICES
 
@@ -20,6 +20,7 @@ SCHEMAS = {
     "vendor.renovate": "renovate.json",
 }
 
+NAMES = {"github": r"GitHub|\.github/|[Dd]ependabot", "gitlab": "GitLab|gitlab|[Rr]enovate"}
 FILES = {"github": {".github"}, "gitlab": {".gitlab-ci.yml", "renovate.json"}, "none": set()}
 
 # What is not on every machine that runs these tests: a list of vulnerabilities, the newest template, Docker.
@@ -95,6 +96,13 @@ def test_only_the_files_of_the_service(projects):
         assert {name for names in FILES.values() for name in names if (path / name).exists()} == FILES[ci]
         images = "docker" in (path / ".github" / "dependabot.yml").read_text() if ci == "github" else None
         assert images in (None, deployment != "server")
+
+
+def test_no_trace_of_another_service(projects):
+    for (ci, _), path in projects.items():
+        texts = "\n".join(text for file, text in rendered(path).items() if file != ".cruft.json")
+
+        assert [name for name, word in NAMES.items() if name != ci and re.search(word, texts)] == []
 
 
 def test_services_run_the_same(projects):
