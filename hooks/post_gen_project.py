@@ -74,8 +74,8 @@ def record():
     } | ({"uncommitted": True} if changes else {})
 
 
-for top in ("{{ cookiecutter.project_slug }}", "tests"):
-    for folder in sorted(Path(top).rglob("*"), reverse=True):  # the inner ones first
+for top in map(Path, ("{{ cookiecutter.project_slug }}", "tests", ".github")):
+    for folder in sorted([top, *top.rglob("*")], reverse=True):  # the inner ones first
         if folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()
 

@@ -10,6 +10,9 @@ from conftest import ROOT, clean_environment
 PATHS = """
 .cruft.json
 .gitattributes
+.github/dependabot.yml
+.github/workflows/ci.yml
+.github/workflows/updates.yml
 .gitignore
 .pre-commit-config.yaml
 Makefile
@@ -26,6 +29,9 @@ app_template/templates/list.html-tpl
 app_template/tests/test_app_name.py-tpl
 config.example.json
 deploy/gunicorn.conf.py
+deploy/monitoring/alerts.yml
+deploy/monitoring/dashboard.json
+deploy/monitoring/statsd_exporter.yml
 deploy/nginx.conf
 deploy/serve.py
 deploy/web.py
@@ -69,6 +75,7 @@ my_project/scaling/files/__init__.py
 my_project/scaling/files/uploads.py
 my_project/scaling/http/__init__.py
 my_project/scaling/http/deadline.py
+my_project/scaling/http/gauges.py
 my_project/scaling/http/health.py
 my_project/scaling/http/languages.py
 my_project/scaling/http/messages.py
@@ -80,6 +87,7 @@ my_project/scaling/local/__init__.py
 my_project/scaling/local/apps.py
 my_project/scaling/local/forms.py
 my_project/scaling/local/mail.py
+my_project/scaling/local/management/commands/lintmigrations.py
 my_project/scaling/local/migrate.py
 my_project/scaling/local/postgres.py
 my_project/scaling/local/static/dev/dev.css
@@ -105,6 +113,7 @@ my_project/scaling/logs/statsd.py
 my_project/scaling/mail.py
 my_project/scaling/management/commands/explain.py
 my_project/scaling/management/commands/makeapp.py
+my_project/scaling/management/commands/migrate.py
 my_project/scaling/management/commands/purge.py
 my_project/scaling/models.py
 my_project/scaling/passwords.py
@@ -148,6 +157,7 @@ my_project/wsgi.py
 pyproject.toml
 requirements-dev.txt
 requirements.txt
+tests/browser.py
 tests/config.json
 tests/conftest.py
 tests/load.py
@@ -159,6 +169,7 @@ tests/scaling/db/test_models.py
 tests/scaling/db/test_pagination.py
 tests/scaling/db/test_timeouts.py
 tests/scaling/files/test_uploads.py
+tests/scaling/http/test_gauges.py
 tests/scaling/http/test_health.py
 tests/scaling/http/test_languages.py
 tests/scaling/http/test_messages.py

@@ -19,7 +19,7 @@ DATABASE_IDLE_IN_TRANSACTION = 15  # longer than any request: whoever began the 
 DATABASE_MAX_AGE = 600  # then it is made anew: follows a failover by DNS, frees what PostgreSQL gathers in memory
 
 # Whatever serves no requests: migrations, the shell, scripts{{ '; tasks, but for what they have below' if cookiecutter.use_celery else '' }}
-COMMAND_LOCK = 2  # then a migration fails, before the requests do that queue behind it: run it again
+COMMAND_LOCK = 2  # then a migration lets go, before the requests fail that queue behind it, and tries again
 COMMAND_STATEMENT = 3600  # then it is canceled: indexing a large table takes its time, what was forgotten ends
 COMMAND_IDLE_IN_TRANSACTION = 3600  # a shell at lunch: then its transaction is rolled back
 {% if cookiecutter.use_celery %}

@@ -12,6 +12,7 @@ import threading
 import time
 import traceback
 
+from django.conf import settings
 from django.core.exceptions import MiddlewareNotUsed
 from django.db import InternalError, OperationalError, connections
 from django.http import FileResponse, HttpResponse
@@ -21,6 +22,7 @@ from psycopg.errors import IdleInTransactionSessionTimeout, ReadOnlySqlTransacti
 from .. import timeouts
 from ..db.postgresql import serves_requests
 from ..db.postgresql.base import of_thread
+from .gauges import send_gauges
 
 TICK = 0.25  # seconds between two looks at the requests, and at the connections of the probes
 END = object()  # of a stream
@@ -125,14 +127,14 @@ def for_ever(work):
         try:
             work()
         except Exception:
-            logger.exception("The deadline thread goes on after an error.")
+            logger.exception("The thread %s goes on after an error.", work.__name__)
             time.sleep(TICK)
 
 
 @functools.cache
 def start_watching():
     """Start the threads, once: with the first request, when the server has forked its workers."""
-    for work in (end_waits, probe_databases):
+    for work in (end_waits, probe_databases, *([send_gauges] if settings.STATSD_URL else [])):
         threading.Thread(target=for_ever, args=[work], name=work.__name__, daemon=True).start()
 
 

@@ -1,0 +1,40 @@
+import re
+import socket
+from threading import Thread
+
+from {{ cookiecutter.project_slug }}.scaling.http import gauges
+
+
+def sent(settings, monkeypatch):
+    """Return what a process sends once, in the thread in which it does."""
+    monkeypatch.setattr(gauges, "INTERVAL", 0)
+    with socket.socket(type=socket.SOCK_DGRAM) as server:
+        server.bind(("127.0.0.1", 0))
+        server.settimeout(5)
+        settings.STATSD_URL = f"udp://127.0.0.1:{server.getsockname()[1]}"
+        thread = Thread(target=gauges.send_gauges)
+        thread.start()
+        thread.join()
+        return "\n".join(server.recv(1_000).decode() for _ in range(2)).splitlines()
+
+
+def test_gauges(settings, monkeypatch, transactional_db):
+    threads, *_, used, accepted = sent(settings, monkeypatch)
+
+    assert re.fullmatch(rf"threads:{settings.THREADS}\|g\|#process:\S+-\d+", threads)
+    assert re.fullmatch(r"connections.used:[1-9]\d*\|g", used)
+    assert re.fullmatch(r"connections.accepted:[1-9]\d+\|g", accepted)
+{% if cookiecutter.use_replica %}
+
+
+def test_gauges_of_replicas(settings, monkeypatch, transactional_db):
+    monkeypatch.setattr(gauges.watch, "replicas", lambda: ["replica_1", "replica_2"])
+    servers = {alias: gauges.watch.Replica(alias) for alias in gauges.watch.replicas()}
+    servers["replica_1"].current_to = gauges.time.monotonic() - 2
+    monkeypatch.setattr(gauges.watch, "servers", lambda: servers)
+
+    _, first, second, *_ = sent(settings, monkeypatch)
+
+    assert re.fullmatch(r"replica.lag_seconds:2\.\d\|g\|#replica:replica_1", first)
+    assert second == "replica.lag_seconds:3600.0|g|#replica:replica_2"  # nobody knows anything of it
+{% endif %}
