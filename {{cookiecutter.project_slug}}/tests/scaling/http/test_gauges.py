@@ -1,7 +1,13 @@
 import re
 import socket
+{% if cookiecutter.use_replica %}
+import time
+{% endif %}
 from threading import Thread
 
+{% if cookiecutter.use_replica %}
+from {{ cookiecutter.project_slug }}.scaling.db.replicas import watch
+{% endif %}
 from {{ cookiecutter.project_slug }}.scaling.http import gauges
 
 
@@ -28,10 +34,10 @@ def test_gauges(settings, monkeypatch, transactional_db):
 
 
 def test_gauges_of_replicas(settings, monkeypatch, transactional_db):
-    monkeypatch.setattr(gauges.watch, "replicas", lambda: ["replica_1", "replica_2"])
-    servers = {alias: gauges.watch.Replica(alias) for alias in gauges.watch.replicas()}
-    servers["replica_1"].current_to = gauges.time.monotonic() - 2
-    monkeypatch.setattr(gauges.watch, "servers", lambda: servers)
+    replicas = {alias: watch.Replica(alias) for alias in ("replica_1", "replica_2")}
+    replicas["replica_1"].current_to = time.monotonic() - 2
+    monkeypatch.setattr(watch, "replicas", lambda: [*replicas])
+    monkeypatch.setattr(watch, "servers", lambda: {"default": watch.Primary()} | replicas)
 
     _, first, second, *_ = sent(settings, monkeypatch)
 
