@@ -164,7 +164,15 @@ def load(port, path, cookie, seconds=None, requests=0, headers=()):
     sent = dict.fromkeys(clients, start)
     while not count or (seconds and time.perf_counter() - start < seconds):
         for key, _ in waiting.select(10):
-            key.data.extend(key.fileobj.recv(65536))
+            received = key.fileobj.recv(65536)
+            if not received:  # the server may close a connection that has waited, and the request has to be sent again
+                client = socket.create_connection(("127.0.0.1", port))
+                waiting.unregister(key.fileobj)
+                waiting.register(client, selectors.EVENT_READ, bytearray())
+                sent[client] = sent.pop(key.fileobj)
+                client.sendall(request)
+                continue
+            key.data.extend(received)
             head, blank, body = bytes(key.data).partition(b"\r\n\r\n")
             if not blank or not is_complete(head, body):
                 continue
