@@ -323,6 +323,11 @@ def run(*command, cwd):
         )
 
 
+def version():
+    """Return that of this template."""
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+
+
 def commit(folder):
     """Return the commit of a clone and its date."""
     command = ["git", "-C", folder, "log", "-1", "--format=%h, %cs"]
@@ -355,10 +360,10 @@ def table(projects, failures, sources):
     names = " | ".join(project.name for project in projects)
     lines = [f"| | {names} |", "|---" * (len(projects) + 1) + "|"]
     lines += [f"| {title} | {' | '.join(shown(column[title]) for column in columns)} |" for title in columns[0]]
-    lines += ["", "| | Django | gunicorn | commit | what was run |", "|---|---|---|---|---|"]
+    lines += ["", "| | Django | gunicorn | version or commit | what was run |", "|---|---|---|---|---|"]
     for project in projects:
         _, django, gunicorn = project.versions()
-        origin = commit(ROOT if project.name == "ours" else sources / project.name)
+        origin = version() if project.name == "ours" else commit(sources / project.name)
         lines.append(f"| {project.name} | {django} | {gunicorn} | {origin} | {NOTES[project.name]} |")
     lines += [f"\n{name} could not be run: {reason}" for name, reason in failures.items()]
     return "\n".join(lines)
@@ -485,7 +490,8 @@ def main():
 
 INTRODUCTION = """# Beside other templates
 
-`benchmarks/peers.py` wrote this file; it says what each figure is, and how to have it measured again.
+`benchmarks/peers.py` wrote this file; it says what each figure is, and how to have it measured again. The times to the
+first answer and to the first page are not taken in turns: where others use the machine, too, they say little.
 
 ![The figures as bars](peers.svg)
 """
