@@ -127,8 +127,7 @@ def visitor(host, web, folder):
         "user nginx;": "user root;",
         "worker_rlimit_nofile 65536;": "",
         "listen [::]": "# listen [::]",
-        "listen 127.0.0.1:8090": "listen 127.0.0.1:8091",
-        "proxy_pass http://127.0.0.1:8090": "proxy_pass http://127.0.0.1:8091",
+        "127.0.0.1:8090": f"{ADDRESSES['nginx']}:8091",
         "listen 80": f"listen {ADDRESSES['nginx']}:80",
         "listen 443": f"listen {ADDRESSES['nginx']}:443",
         "http {": "http { "
