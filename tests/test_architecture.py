@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 from cookiecutter.main import cookiecutter
-from test_options import OFF, ON
+from test_options import CHOICES, OFF, ON
 
-MAPS = {"nothing": OFF, "everything": ON} | {name: OFF | {name: ON[name]} for name in ON}
+MAPS = {"nothing": OFF, "everything": ON} | {
+    f"{name}={value}": OFF | {name: value} for name, values in CHOICES.items() for value in values[1:]
+}
 
 # Imports the modules of a layer while those above it cannot be imported: names of both in two JSON lists.
 ALONE = """

@@ -9,12 +9,14 @@ from conftest import ROOT, clean_environment
 
 PATHS = """
 .cruft.json
+.dockerignore
 .gitattributes
 .github/dependabot.yml
 .github/workflows/ci.yml
 .github/workflows/updates.yml
 .gitignore
 .pre-commit-config.yaml
+Dockerfile
 Makefile
 README.md
 app_template/app/__init__.py-tpl
@@ -27,17 +29,21 @@ app_template/app/views.py-tpl
 app_template/templates/detail.html-tpl
 app_template/templates/list.html-tpl
 app_template/tests/test_app_name.py-tpl
+compose.yaml
 config.example.json
+deploy/database.sql
 deploy/gunicorn.conf.py
 deploy/monitoring/alerts.yml
 deploy/monitoring/dashboard.json
 deploy/monitoring/statsd_exporter.yml
 deploy/nginx.conf
+deploy/ready.py
 deploy/serve.py
 deploy/web.py
 docs/accounts.md
 docs/architecture.md
 docs/asgi.md
+docs/deploy.md
 docs/operations.md
 docs/scaling.md
 docs/third-party.md

@@ -124,14 +124,16 @@ class Nginx:
         kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
         temporary = " ".join(f"{kind}_temp_path {folder / kind};" for kind in kinds)
         changes = {
-            "user www-data;": f"user {getpass.getuser()};",
+            "user nginx;": f"user {getpass.getuser()};",
             "http {": f"http {{ {temporary}",
             "/run/nginx.pid": f"{folder}/nginx.pid",
             "/var/log/nginx/": f"{folder}/",
             "/var/cache/nginx-my_project": f"{folder}/pages",
-            "unix:/run/my_project/gunicorn.sock": f"127.0.0.1:{port}" if port else f"unix:{folder}/run/gunicorn.sock",
+            "unix:/run/my_project/web1.sock": f"127.0.0.1:{port}" if port else f"unix:{folder}/run/gunicorn.sock",
+            "unix:/run/my_project/web2.sock": f"127.0.0.1:{port}" if port else f"unix:{folder}/run/gunicorn.sock",
             "/etc/letsencrypt/live/example.com/": f"{folder}/",
             "/srv/my_project/staticfiles": f"{project.path}/staticfiles",
+            "listen 8090": f"listen 127.0.0.1:{self.purging}",
             "listen 80": f"listen 127.0.0.1:{self.http}",
             "listen 443": f"listen 127.0.0.1:{self.https}",
             "listen [::]:80": f"listen [::1]:{self.http}",

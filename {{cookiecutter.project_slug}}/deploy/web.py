@@ -176,7 +176,15 @@ class Web:
                 self.stop()
             for gunicorn in list(self.generations):
                 self.look_after(gunicorn)
+            self.see_off_orphans()
         return self.status
+
+    def see_off_orphans(self):
+        """End zombies of others: a container's first process gets the children of those that ended before them."""
+        own = [gunicorn.process.pid for gunicorn in self.generations]
+        with suppress(ChildProcessError):
+            while (ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) and ended.si_pid not in own:
+                os.waitpid(ended.si_pid, 0)
 
 
 def caught_signals():
