@@ -5,7 +5,8 @@
 It holds the socket and runs gunicorn on it, with gunicorn.conf.py and the options that follow the address.
 
 SIGHUP starts another gunicorn beside the one that serves, with the code, the packages and the config as they are now;
-when all its workers are ready, the old one is told to leave. One that does not start leaves the old one serving.
+when all its workers are ready, the old one is told to leave. One that does not start leaves the old one serving. Where
+this file was named through a link, each gunicorn is of the release that the link leads to when it starts.
 SIGTERM drains: /readyz turns to 503 at once, requests are served for another DRAIN seconds, those that still run then
 finish, and this process ends with gunicorn's status. A second SIGTERM ends the wait. SIGINT and SIGQUIT stop at once.
 """
@@ -37,6 +38,14 @@ SOCKET = 3
 # Of prctl(2): the signal that a process gets when its parent dies
 PR_SET_PDEATHSIG = 1
 
+# The project's folder by the name that it was started with
+PROJECT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+{% if cookiecutter.deployment == "server" %}
+
+# Where systemd listens; gunicorn must not answer there, too
+NOTIFY_SOCKET = os.environ.pop("NOTIFY_SOCKET", None)
+{% endif %}
+
 
 def say(level, message):
     """Write a line that looks like the site's, unless nobody reads; this process must not load the site's code."""
@@ -46,6 +55,15 @@ def say(level, message):
             os.write(1, f"{json.dumps(line)}\n".encode())
 
 
+{% if cookiecutter.deployment == "server" %}
+def notify(*states):
+    """Tell systemd, if it has started this process, what this process does; see sd_notify(3)."""
+    if NOTIFY_SOCKET:
+        with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as client:
+            client.sendto("\n".join(states).encode(), NOTIFY_SOCKET.replace("@", "\0", 1))
+
+
+{% endif %}
 def listen(address):
     """Return a socket that listens on HOST:PORT, or on unix:PATH for this user and this group."""
     if address.startswith("unix:/"):
@@ -84,7 +102,10 @@ def before_exec():
 class Gunicorn:
     """A gunicorn on the socket: it starts, it is ready when all its workers are, it leaves, it has ended."""
 
-    def __init__(self, command, draining):
+    def __init__(self, options, draining):
+        # A link may lead elsewhere before this gunicorn has loaded all that it needs.
+        self.release, programs = os.path.realpath(PROJECT), os.path.realpath(os.path.dirname(sys.executable))
+        python, config = os.path.join(programs, os.path.basename(sys.executable)), "deploy/gunicorn.conf.py"
         self.is_ready = self.is_leaving = False
         self.drain = 0
         self.received = b""
@@ -93,8 +114,16 @@ class Gunicorn:
         os.set_blocking(pipe, False)
         self.pipe = open(pipe, "rb", buffering=0)  # noqa: SIM115  closed when all workers are ready
         os.environ |= {"LISTEN_FDS": "1", "READY_FD": str(workers_end), "DRAINING_FD": str(draining)}
-        self.process = subprocess.Popen(command, pass_fds=[SOCKET, workers_end, draining], preexec_fn=before_exec)
-        os.close(workers_end)
+        os.environ["PWD"] = self.release  # gunicorn takes its folder from there
+        try:
+            self.process = subprocess.Popen(
+                [python, "-m", "gunicorn", f"--config={config}", *options],
+                cwd=self.release,
+                pass_fds=[SOCKET, workers_end, draining],
+                preexec_fn=before_exec,
+            )
+        finally:
+            os.close(workers_end)
 
     def leave(self, number=signal.SIGTERM):
         self.is_leaving = True
@@ -111,8 +140,8 @@ class Gunicorn:
 class Web:
     """The generations of gunicorn, the newest last, and when to stop them all."""
 
-    def __init__(self, command):
-        self.command = command
+    def __init__(self, options):
+        self.options = options
         self.draining = tempfile.TemporaryFile()  # noqa: SIM115  scaling/http/health.py looks at its one byte
         os.pwrite(self.draining.fileno(), b"\0", 0)
         self.generations = []
@@ -121,17 +150,29 @@ class Web:
         self.start()
 
     def start(self):
-        self.generations.append(Gunicorn(self.command, self.draining.fileno()))
+        self.generations.append(Gunicorn(self.options, self.draining.fileno()))
 
     def handle(self, number):
         """Do what a signal asks for."""
         drain = max(gunicorn.drain for gunicorn in self.generations)
         if number == signal.SIGHUP and not self.stop_at:
+{% if cookiecutter.deployment == "server" %}
+            notify("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
+{% endif %}
             *older, newest = self.generations
             if not newest.is_ready and any(not gunicorn.is_leaving for gunicorn in older):
                 newest.leave()  # it may have read what has changed since
-            self.start()
+            try:
+                self.start()
+            except OSError as error:
+                say("error", f"gunicorn cannot be started: {error}")
+{% if cookiecutter.deployment == "server" %}
+                self.announce()
+{% endif %}
         elif number == signal.SIGTERM and not self.stop_at:
+{% if cookiecutter.deployment == "server" %}
+            notify("STOPPING=1")
+{% endif %}
             os.pwrite(self.draining.fileno(), b"\1", 0)
             self.stop_at = time.monotonic() + drain
             say("info", f"SIGTERM: stops in {drain} s.")
@@ -146,6 +187,13 @@ class Web:
         for gunicorn in self.generations:
             gunicorn.leave(number)
 
+{% if cookiecutter.deployment == "server" %}
+    def announce(self):
+        """Tell systemd which release serves, unless one that may is starting."""
+        if not self.stop_at and self.generations and self.generations[-1].is_ready:
+            notify("READY=1", f"STATUS=Serves {self.generations[-1].release}")
+
+{% endif %}
     def look_after(self, gunicorn):
         """Note that a gunicorn is ready, takes too long to be, or has ended."""
         if not (gunicorn.is_ready or gunicorn.is_leaving):
@@ -154,6 +202,9 @@ class Web:
                 gunicorn.pipe.close()
                 for older in self.generations[: self.generations.index(gunicorn)]:
                     older.leave()
+{% if cookiecutter.deployment == "server" %}
+                self.announce()
+{% endif %}
             elif time.monotonic() > gunicorn.give_up_at:
                 say("error", f"gunicorn was not ready within {START} s, and is given up.")
                 gunicorn.leave(signal.SIGQUIT)
@@ -165,6 +216,9 @@ class Web:
             else:
                 others = "the one before goes on serving" if self.generations else "there is no other"
                 say("error", f"gunicorn has ended with status {self.status}: {others}.")
+{% if cookiecutter.deployment == "server" %}
+            self.announce()
+{% endif %}
 
     def run(self, signals):
         """Look after them until the last one has ended; return its status."""
@@ -211,8 +265,7 @@ def main():
             os.dup2(listener.fileno(), SOCKET)
             listener.close()
     signals = caught_signals()  # whose pipe would else be given the number of the socket
-    config = os.path.join(os.path.dirname(__file__), "gunicorn.conf.py")
-    status = Web([sys.executable, "-m", "gunicorn", f"--config={config}", *options]).run(signals)
+    status = Web(options).run(signals)
     sys.exit(status if status >= 0 else 128 - status)
 
 
