@@ -5,6 +5,8 @@ import itertools
 import json
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -335,3 +337,19 @@ def test_required_keys_are_spoken_of(deployed):
     assert {"SECRET_KEY", "ALLOWED_HOSTS", "DATABASE_URL"} <= required
     assert "manage.py config example" in text
     assert {*silent} <= {"SECRET_KEY", "ALLOWED_HOSTS"}
+
+
+@pytest.mark.parametrize(
+    ("command", "name"),
+    [
+        (["check-jsonschema", "--builtin-schema", "vendor.compose-spec"], "compose.yaml"),
+        (["hadolint", "--failure-threshold", "style"], "Dockerfile"),
+    ],
+)
+def test_files_are_valid(projects, command, name):
+    files = [deployed.path / name for deployed in projects.values() if name in deployed.files]
+    program = Path(sys.executable).with_name(command[0])
+    ran = subprocess.run([program, *command[1:], *files], capture_output=True, text=True, check=False)
+
+    assert files
+    assert ran.returncode == 0, ran.stdout + ran.stderr

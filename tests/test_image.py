@@ -82,7 +82,8 @@ def database(default_project, host, folder):
     (folder / "database.sql").write_text(sql.replace("/run/secrets/", f"{host.image.project}/secrets/"))
     psql = [server.programs / "psql", "--host", server.data, "--username", "postgres", "--no-psqlrc"]
     run(*psql, "--set", "ON_ERROR_STOP=1", "--file", folder / "database.sql")
-    server.query = lambda sql: run(*psql, "--tuples-only", "--no-align", "--command", sql, "my_project").strip()
+    ask = [*psql, "--tuples-only", "--no-align", "--command"]
+    server.query = lambda sql, database="my_project": run(*ask, sql, database).strip()
     yield server
     server.control("stop", "-m", "immediate")
 
@@ -345,6 +346,20 @@ def test_workers_and_beat(host, database, redis, web):
     wait_until(lambda: '"outcome":"success"' in logs().replace(" ", ""), 30)
     assert database.query("SELECT count(*) FROM scaling_tasks_outboxmessage") == "0"
     assert [service.stop() for service in services] == [0, 0, 0, 0]
+
+
+def test_documented_backup_is_restored(host, database, web, folder):
+    """The commands of docs/deploy.md, without `docker compose exec`."""
+    document = (host.image.project / "docs" / "deploy.md").read_text().partition("## Backups")[2]
+    backup, restore = re.findall(r"^```sh\n(.*?)^```", document, re.DOTALL | re.MULTILINE)[:2]
+    commands = re.sub("^docker compose cp .*", "", backup + restore, flags=re.MULTILINE)
+    commands = commands.replace("docker compose exec -T database ", "").replace("/srv/backups", str(folder))
+    path = f"{database.programs}:{os.environ['PATH']}"
+    run("sh", "-euc", commands, env=os.environ | {"PATH": path, "PGHOST": str(database.data)})
+
+    tables = "SELECT count(*), string_agg(DISTINCT tableowner, ',') FROM pg_tables WHERE schemaname = 'public'"
+    assert database.query(tables, "restored") == database.query(tables)
+    assert database.query(tables, "restored").endswith("|my_project")
 
 
 def test_role_of_the_site_is_no_superuser(database, web):
