@@ -149,8 +149,13 @@ class Unit:
             self.process.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self.process.wait(float(self.values["TimeoutStopSec"]))
+            self.kill()
+
+    def kill(self):
+        if self.process:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
             self.notified.close()
             self.process = None
 
@@ -267,7 +272,7 @@ class Host:
 
     def close(self):
         for unit in self.services.values():
-            unit.stop()
+            unit.kill()
         self.server.close()
 
 
