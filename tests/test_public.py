@@ -506,7 +506,7 @@ def locked(project, tmp_path_factory):
     location = comment.replace("# ", "").replace("/articles/", "/slow/")
     site = start(project, tmp_path_factory.mktemp("locked"), {comment: location})
     yield site
-    site.nginx.stop()
+    site.stop()
 
 
 def test_many_at_once_for_a_cold_page(locked):
