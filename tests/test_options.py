@@ -39,7 +39,7 @@ ALONE = ("login_with", "deployment", "ci")
 INSTEAD = {
     "media_storage": "media",
     "login_with": "username",
-    "deployment": r"docker|compose|ready\.py",
+    "deployment": r"docker|compose|ready\.py|/secrets/",
     "ci": "github",
 }
 
