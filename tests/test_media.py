@@ -100,12 +100,8 @@ def form(content, name="a.png"):
 class WithMedia(Proxied):
     """The site behind nginx, whose folder of uploaded files is one of the test's."""
 
-    def configure(self, project):
-        conf = super().configure(project)
-        text = conf.read_text()
-        assert "/srv/my_project/media/" in text
-        conf.write_text(text.replace("/srv/my_project/media/", f"{self.folder}/media/"))
-        return conf
+    def __init__(self, project, environment, folder):
+        super().__init__(project, environment, folder, {"/srv/my_project/media/": f"{folder}/media/"})
 
     def upload(self, content, name="a.png", path="/upload"):
         body, headers = form(content, name)
