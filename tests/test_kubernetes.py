@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import kubernetes_validate
@@ -102,6 +103,17 @@ def test_schema_with_other_names(tmp_path, slug):
     (namespace,) = found.of_kind("Namespace")
     assert re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", namespace)
     assert {found.kustomization(folder)["namespace"] for folder in (".", "prepare")} == {namespace}
+
+
+def test_hook_for_yaml_takes_them(manifests):
+    """Files of several objects, too: the command of the project's hook, with this environment's programs."""
+    hooks = yaml.safe_load((manifests.path / ".pre-commit-config.yaml").read_text())["repos"][0]["hooks"]
+    (entry,) = [hook["entry"] for hook in hooks if hook["id"] == "check-yaml"]
+    program, *options = entry.split()
+    program = Path(sys.executable).with_name(Path(program).name)
+    checked = subprocess.run([program, *options, *manifests.folder.rglob("*.yaml")], capture_output=True, text=True)
+
+    assert checked.stdout == ""
 
 
 def test_kustomizations_name_the_files_that_there_are(manifests):
