@@ -230,6 +230,8 @@ class Service:
 
     def stop(self, number=signal.SIGTERM):
         """Send the main process a signal, and only it; return the exit status."""
+        for hook in self.service.get("pre_stop", []):
+            subprocess.run(self.host.command(self.service, *hook["command"]), check=True)
         grace = int(self.service["stop_grace_period"].removesuffix("s"))
         self.main.send_signal(number)
         return self.process.wait(grace)
