@@ -19,7 +19,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
-import test_database_outages as outages
+from conftest import Project
+from servers import Postgres, Site
+from test_database_outages import URLS
 
 ROUNDS, SECONDS, CLIENTS = 3, 3, 8
 
@@ -72,14 +74,13 @@ def lost(site, end):
 
 
 def main(project):
-    python = project / ".venv" / "bin" / "python"
+    python = project.python
     if subprocess.run([python, "-c", "import psycopg_pool"], capture_output=True, check=False).returncode:
         sys.exit(f"Two of the ways need psycopg-pool: uv pip install --python {python} psycopg-pool")
     folder = Path(tempfile.mkdtemp(prefix="connections-"))
     folder.chmod(0o755)
-    postgres = outages.Postgres(project / ".venv/bin/python", folder)
+    postgres = Postgres(python, folder)
     postgres.control("start")
-    outages.WORKERS = 1
     sites = {}
     try:
         postgres.execute("CREATE DATABASE site")
@@ -87,11 +88,11 @@ def main(project):
         postgres.control("restart")
         for number, (way, change) in enumerate(WAYS.items()):
             (home := folder / str(number)).mkdir()
-            sites[way] = site = outages.Site(project, home, postgres.url("site"))
+            sites[way] = site = Site(project, home, URLS, DATABASE_URL=postgres.url("site"), WORKERS=1, THREADS=4)
             settings = home / "outage_settings.py"
             settings.write_text(f"{settings.read_text()}\nDATABASES['default'] |= {{{change}}}\n")
             site.command("python", "manage.py", "migrate", "--verbosity", "0")
-            site.start()
+            site.start("/rows/")
         rounds = {way: [] for way in sites}
         for _ in range(ROUNDS):
             for way, site in sites.items():
@@ -114,4 +115,4 @@ if __name__ == "__main__":
         milliseconds = load(int(sys.argv[2]))
         print(json.dumps([len(milliseconds) / SECONDS, milliseconds[len(milliseconds) * 99 // 100]]))
     else:
-        main(Path(sys.argv[1]).resolve())
+        main(Project(Path(sys.argv[1]).resolve()))

@@ -31,7 +31,7 @@ RESTRICTED = {
 
 KUBECTL = """#!/bin/sh
 echo "$*" >> {log}
-case "$*" in {fails}) exit 1;; esac
+case "$*" in {fails}) exit 1;; get*) echo Complete;; esac
 """
 
 
@@ -262,6 +262,7 @@ def test_release_prepares_before_it_replaces(with_celery, tmp_path):
         "apply -f prepare/namespace.yaml",
         "delete job migrate",
         "apply -k prepare",
+        "get job migrate",
         "logs job/migrate",
         "wait job/migrate",
         "apply -k . --selector tier=tasks",

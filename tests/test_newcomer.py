@@ -87,12 +87,16 @@ def commands(readme):
 
 
 def test_commands_of_the_readme():
-    """`make demo` is run below, the next three by every test that renders a project, and `make test` is this run."""
+    """`make demo` is run below, the next three by every test that renders a project, `make test` is this run.
+
+    What benchmarks/ measures is measured by hand.
+    """
     assert commands(ROOT / "README.md") == [
         "make demo",
         "uvx cookiecutter ~/cookiecutter-django-scale",
         "cd my_project",
         "make dev",
+        ".venv/bin/python benchmarks/peers.py peers",
         "make test",
     ]
 
@@ -485,4 +489,17 @@ def test_cache_switch(project, switch, backend):
 def test_help_names_every_command(project):
     listed = re.findall(r"^make (\w+) +\S", project.run("make").stdout, re.MULTILINE)
 
-    assert listed == ["help", "setup", "dev", "app", "serve", "test", "loadtest", "lint", "lock", "update"]
+    assert listed == [
+        "help",
+        "setup",
+        "dev",
+        "app",
+        "serve",
+        "test",
+        "browser",
+        "loadtest",
+        "lint",
+        "audit",
+        "lock",
+        "update",
+    ]

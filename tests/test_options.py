@@ -25,10 +25,10 @@ WORDS = {
     "use_celery": r"celery|broker|task_|(?<!mail)outbox|scaling\.tasks|local\.dev|PasswordResetForm|a task looks",
     "use_cdn": "cdn",
     "use_replica": "replica",
-    "media_storage": r"\bs3\b|boto|bucket",
+    "media_storage": r"\bs3\b|boto|\bbucket\b",
     "use_sentry": "sentry",
     "login_with": r"LowercaseEmailField|ordering = \[\"email\"\]|USERNAME_FIELD = None",
-    "deployment": r"kubernetes|kubectl|systemctl|sd_notify|release\.py|servers of your own|www-data",
+    "deployment": r"kubernetes|kubectl|multiple-documents|systemctl|sd_notify|release\.py|servers of your own|www-data",
     "ci": "gitlab",
 }
 

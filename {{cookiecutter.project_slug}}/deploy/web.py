@@ -106,7 +106,7 @@ class Gunicorn:
         # A link may lead elsewhere before this gunicorn has loaded all that it needs.
         self.release, programs = os.path.realpath(PROJECT), os.path.realpath(os.path.dirname(sys.executable))
         python, config = os.path.join(programs, os.path.basename(sys.executable)), "deploy/gunicorn.conf.py"
-        self.is_ready = self.is_leaving = False
+        self.is_ready = self.is_leaving = self.is_given_up = False
         self.drain = 0
         self.received = b""
         self.give_up_at = time.monotonic() + START
@@ -207,11 +207,14 @@ class Web:
 {% endif %}
             elif time.monotonic() > gunicorn.give_up_at:
                 say("error", f"gunicorn was not ready within {START} s, and is given up.")
+                gunicorn.is_given_up = True
                 gunicorn.leave(signal.SIGQUIT)
         if gunicorn.process.poll() is not None:
             self.generations.remove(gunicorn)
             self.status = gunicorn.process.returncode
-            if gunicorn.is_leaving:
+            if gunicorn.is_given_up:
+                self.status = self.status or 1
+            elif gunicorn.is_leaving:
                 self.status = max(self.status, 0)  # one that is told to leave while it starts ends of the signal
             else:
                 others = "the one before goes on serving" if self.generations else "there is no other"

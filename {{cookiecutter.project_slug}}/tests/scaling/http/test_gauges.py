@@ -11,9 +11,8 @@ from {{ cookiecutter.project_slug }}.scaling.db.replicas import watch
 from {{ cookiecutter.project_slug }}.scaling.http import gauges
 
 
-def sent(settings, monkeypatch):
+def sent(settings):
     """Return what a process sends once, in the thread in which it does."""
-    monkeypatch.setattr(gauges, "INTERVAL", 0)
     with socket.socket(type=socket.SOCK_DGRAM) as server:
         server.bind(("127.0.0.1", 0))
         server.settimeout(5)
@@ -24,8 +23,8 @@ def sent(settings, monkeypatch):
         return "\n".join(server.recv(1_000).decode() for _ in range(2)).splitlines()
 
 
-def test_gauges(settings, monkeypatch, transactional_db):
-    threads, *_, used, accepted = sent(settings, monkeypatch)
+def test_gauges(settings, transactional_db):
+    threads, *_, used, accepted = sent(settings)
 
     assert re.fullmatch(rf"threads:{settings.THREADS}\|g\|#process:\S+-\d+", threads)
     assert re.fullmatch(r"connections.used:[1-9]\d*\|g", used)
@@ -39,7 +38,7 @@ def test_gauges_of_replicas(settings, monkeypatch, transactional_db):
     monkeypatch.setattr(watch, "replicas", lambda: [*replicas])
     monkeypatch.setattr(watch, "servers", lambda: {"default": watch.Primary()} | replicas)
 
-    _, first, second, *_ = sent(settings, monkeypatch)
+    _, first, second, *_ = sent(settings)
 
     assert re.fullmatch(r"replica.lag_seconds:2\.\d\|g\|#replica:replica_1", first)
     assert second == "replica.lag_seconds:3600.0|g|#replica:replica_2"  # nobody knows anything of it

@@ -22,7 +22,8 @@ from psycopg.errors import IdleInTransactionSessionTimeout, ReadOnlySqlTransacti
 from .. import timeouts
 from ..db.postgresql import serves_requests
 from ..db.postgresql.base import of_thread
-from .gauges import send_gauges
+from ..logs import request_log
+from . import gauges
 
 TICK = 0.25  # seconds between two looks at the requests, and at the connections of the probes
 END = object()  # of a stream
@@ -43,6 +44,7 @@ class Request:
         self.path = path
         self.thread = threading.get_ident()
         self.databases = of_thread.databases  # of this one: another one will have to end their waits
+        self.figures = request_log.current.get()
         self.is_streamed = False
         self.is_reported = False  # what it waits for is logged once
 
@@ -102,9 +104,12 @@ def end_waits():
     time.sleep(TICK)
     with lock:
         slow = [request for request in requests if request.seconds() >= timeouts.DATABASE_SUSPECT]
-        reports = [request.end() for request in slow]
-    for report in filter(None, reports):
-        logger.error(report)
+        reports = [(request.figures, request.end()) for request in slow]
+    for figures, report in reports:
+        if report:
+            request_log.current.set(figures)  # the line has the request's id
+            logger.error(report)
+            request_log.current.set(None)
     if any(request.is_waiting() for request in slow):
         suspicion.set()
 
@@ -119,6 +124,13 @@ def probe_databases():
         if is_suspected or has_failed:
             database.probe()
     suspicion.wait(TICK)
+
+
+def send_gauges():
+    """Send them, with the deadline of a request, and wait until it is time for the next ones."""
+    with Request("send_gauges()"):
+        gauges.send_gauges()
+    time.sleep(gauges.INTERVAL)
 
 
 def for_ever(work):

@@ -3,7 +3,9 @@
 import contextlib
 import os
 import socket
+{% if cookiecutter.use_replica %}
 import time
+{% endif %}
 
 from django.conf import settings
 from django.db import DatabaseError, connections
@@ -18,13 +20,12 @@ INTERVAL = 15  # seconds, the usual interval of Prometheus
 UNKNOWN = 3600  # seconds: the lag of a replica that nobody knows anything of
 {% endif %}
 
-CONNECTIONS = """
-    SELECT count(*), current_setting('max_connections') FROM pg_stat_activity WHERE backend_type = 'client backend'
-"""
+# pg_stat_activity would show the site's role no sessions of others.
+CONNECTIONS = "SELECT (SELECT sum(numbackends) FROM pg_stat_database), current_setting('max_connections')"
 
 
 def send_gauges():
-    """Send them, and wait until it is time for the next ones."""
+    """Send them; those of the database as long as it answers."""
     lines = [f"threads:{settings.THREADS}|g|#process:{socket.gethostname()}-{os.getpid()}"]
 {% if cookiecutter.use_replica %}
     for alias in watch.replicas():
@@ -37,4 +38,3 @@ def send_gauges():
         used, accepted = cursor.fetchone()
         statsd.emit(settings.STATSD_URL, [f"connections.used:{used}|g", f"connections.accepted:{accepted}|g"])
     connections.close_all()
-    time.sleep(INTERVAL)

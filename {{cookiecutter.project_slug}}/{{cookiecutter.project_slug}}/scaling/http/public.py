@@ -2,14 +2,14 @@
 
 import http.client
 import logging
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from django.conf import settings
 from django.contrib.messages import get_messages
 from django.contrib.messages.storage.cookie import CookieStorage
 from django.middleware.csp import get_nonce
 from django.utils.cache import patch_cache_control
-from django.utils.encoding import iri_to_uri, punycode
+from django.utils.encoding import punycode
 from django.utils.http import split_directive_names
 {% if cookiecutter.use_cdn %}
 from django.utils.module_loading import import_string
@@ -23,6 +23,10 @@ from ..cache import STALE_SECONDS
 from ..db.replicas import page_to_keep
 {% endif %}
 from .languages import in_chosen_language
+
+# What browsers send as it is, and nginx has in its keys, by https://url.spec.whatwg.org/#percent-encoded-bytes
+IN_PATH = "!$%&'()*+,-./:;=@[]_|~"
+IN_QUERY = "!$%&()*+,-./:;=?@[\\]^_`{|}~"
 
 logger = logging.getLogger(__name__)
 
@@ -102,13 +106,16 @@ def purge(urls):
 
     Raise NotPurgedError at the end if not all could be told: pages there may be as old as their views allow.
     """
-    problems = []
+    urls, problems = list(urls), []
     for address in settings.PURGE_ADDRESSES:
-        try:
-            for url in urls:
+        for url in urls:
+            try:
                 purge_from_nginx(address, url)
-        except (OSError, http.client.HTTPException) as error:
-            problems.append(f"nginx at {address} has not purged {url}: {error}")
+            except OSError as error:
+                problems.append(f"nginx at {address} has not purged {url}, nor what follows it: {error}")
+                break
+            except http.client.HTTPException as error:
+                problems.append(f"nginx at {address} has not purged {url}: {error}")
 {% if cookiecutter.use_cdn %}
     if settings.CDN_PURGE:
         try:
@@ -121,14 +128,19 @@ def purge(urls):
 
 
 def purge_from_nginx(address, url):
-    """Ask for a page at the server of nginx.conf that purges what it is asked for; raise OSError if it was another."""
+    """Ask for a page at the server of nginx.conf that purges what it is asked for.
+
+    Raise HTTPException if it was another server, or refused this page, and OSError if there is none.
+    """
     wanted = urlsplit(url)
-    path = iri_to_uri(f"{wanted.path or '/'}?{wanted.query}".removesuffix("?"))
+    path = quote(wanted.path or "/", IN_PATH)
+    if "?" in url.partition("#")[0]:
+        path += f"?{quote(wanted.query, IN_QUERY)}"
     connection = http.client.HTTPConnection(address, timeout=timeouts.OUTGOING)
     try:
         connection.request("GET", path, headers={"Host": punycode(wanted.hostname), "X-Forwarded-Proto": wanted.scheme})
         response = connection.getresponse()
         if "X-Purged" not in response.headers:
-            raise OSError(f"it answered {response.status}; the server in nginx.conf that purges is at another address")
+            raise http.client.HTTPException(f"it answered {response.status}, and is not the server that purges")
     finally:
         connection.close()

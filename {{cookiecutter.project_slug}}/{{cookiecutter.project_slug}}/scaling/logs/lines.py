@@ -67,8 +67,9 @@ class Handler(logging.Handler):
     """Write lines that those of other threads and processes never break.
 
     The lines of requests are written in batches, by a thread: a process that is killed loses those of its last tenth of
-    a second. All other lines are written before the call returns, with those before them. What cannot be written,
-    as on a full disk or into a pipe that nobody reads, waits until it can, and nobody waits for that.
+    a second. All other lines are written before the call returns, and perhaps before those of requests that ended
+    earlier: `time` has the order. What cannot be written, as on a full disk or into a pipe that nobody reads, waits
+    until it can, and nobody waits for that.
     """
 
     pid = None

@@ -6,6 +6,14 @@ from django.core.management.base import BaseCommand, CommandError
 from ...http.public import NotPurgedError, purge
 
 
+def is_url(text):
+    try:
+        parts = urlsplit(text)
+    except ValueError:  # a bracket that is not closed
+        return False
+    return parts.scheme in ("http", "https") and bool(parts.hostname)
+
+
 class Command(BaseCommand):
     help = "Have pages made anew that nginx{{ ' or the CDN' if cookiecutter.use_cdn else '' }} keeps, when they are next asked for."
 
@@ -20,7 +28,7 @@ class Command(BaseCommand):
         if not settings.PURGE_ADDRESSES:
             raise CommandError("Nothing keeps pages: PURGE_ADDRESSES names no nginx.")
 {% endif %}
-        if wrong := [url for url in urls if not url.startswith(("http://", "https://")) or not urlsplit(url).hostname]:
+        if wrong := [url for url in urls if not is_url(url)]:
             raise CommandError(f"{wrong[0]} is no URL; expected one such as https://{{ cookiecutter.domain_name }}/articles/")
         try:
             purge(urls)
