@@ -268,6 +268,8 @@ def test_one_backend_stopped(site, postgres):
         os.kill(pid, signal.SIGCONT)
     assert answer[0][0] == 503
     assert REQUEST - 1 < answer[0][3] < REQUEST + MARGIN
+    (line,) = [line for line in site.log.read_text().splitlines() if "ended its wait" in line and '"/sleep/ ' in line]
+    assert json.loads(line)["request_id"] == answer[0][2]["X-Request-ID"]
 
 
 def test_restarted(outage, postgres):

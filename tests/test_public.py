@@ -479,10 +479,57 @@ def test_purge_of_several(site):
     )
 
     assert ran.returncode == 1
-    assert f"nginx at {dead} has not purged https://{HOST}/changing/several: [Errno 111]" in ran.stdout
+    assert f"nginx at {dead} has not purged https://{HOST}/changing/several, nor what follows it: [Err" in ran.stdout
     assert f"nginx at {wrong} has not purged" in ran.stdout
     assert "Traceback" not in ran.stdout
     assert site.open("/changing/several") != page
+
+
+def body(site, address):
+    """Return the body of what an address is answered with that is sent as it is; urllib3 would escape it."""
+    request = f"GET {address} HTTP/1.1\r\nHost: {HOST}\r\nConnection: close\r\n\r\n"
+    return raw(site, request.encode()).partition(b"\r\n\r\n")[2]
+
+
+@pytest.mark.parametrize("address", ["/text/a|b", "/changing/query?a={b}|c^d", "/changing/empty?"])
+def test_purge_of_an_address_as_browsers_write_it(site, address):
+    page = body(site, address)
+    assert body(site, address) == page
+
+    site.purge(f"https://{HOST}{address}")
+
+    assert body(site, address) != page
+
+
+def test_purge_goes_on_after_a_page_that_is_refused(site):
+    page, long = site.open("/changing/after"), f"https://{HOST}/{'x' * 9_000}"
+
+    ran = site.purge(long, f"https://{HOST}/changing/after", check=False)
+
+    assert ran.returncode == 1
+    assert f"has not purged {long}: it answered 414" in ran.stdout
+    assert site.open("/changing/after") != page
+
+
+def test_purge_takes_an_iterator(site):
+    """Each nginx is told of all pages, and not the first one alone."""
+    page = site.open("/changing/iterator")
+    addresses = [f"127.0.0.1:{site.http}", f"127.0.0.1:{site.nginx.purging}"]
+    code = f"from my_project.scaling.http.public import purge; purge(iter(['https://{HOST}/changing/iterator']))"
+
+    environment = site.project.environment(PURGE_ADDRESSES=addresses)
+    site.project.manage("shell", "--no-imports", "-c", code, check=False, **environment)
+
+    assert site.open("/changing/iterator") != page
+
+
+@pytest.mark.parametrize("url", ["https://[::1", "example.com/page", "ftp://example.com/"])
+def test_purge_of_what_is_no_url(site, url):
+    ran = site.purge(url, check=False)
+
+    assert ran.returncode == 1
+    assert f"{url} is no URL; expected one such as https://{HOST}/articles/" in ran.stdout
+    assert "Traceback" not in ran.stdout
 
 
 def test_strangers_cannot_purge(site):

@@ -733,6 +733,20 @@ def test_reload_while_the_first_one_starts(served, tmp_path):
         assert site.stop(signal.SIGQUIT) == 0
 
 
+def test_start_that_takes_too_long(served, tmp_path):
+    """It is given up, and whoever has started it learns that from the status."""
+    web = served.path / "deploy" / "web.py"
+    original = web.read_text()
+    assert "START = 60" in original
+    try:
+        web.write_text(original.replace("START = 60", "START = 1"))
+        site = Site(served, served.environment() | {"SLOW_START": "5"}, tmp_path / "log")
+        assert site.process.wait(30) != 0
+    finally:
+        web.write_text(original)
+    assert "gunicorn was not ready within 1 s, and is given up." in site.log.read_text()
+
+
 def test_site_that_does_not_start(served, tmp_path):
     environment = served.environment()
     Path(environment["DJANGO_CONFIG"]).write_text("{}")
