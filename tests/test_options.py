@@ -25,7 +25,7 @@ WORDS = {
     "use_celery": r"celery|broker|task_|(?<!mail)outbox|scaling\.tasks|local\.dev|PasswordResetForm|a task looks",
     "use_cdn": "cdn",
     "use_replica": "replica",
-    "media_storage": r"\bs3\b|_s3_|boto|\bbucket\b",
+    "media_storage": r"\bs3\b|_s3_|boto|\bbuckets?\b(?!:)",
     "use_sentry": "sentry",
     "login_with": r"LowercaseEmailField|ordering = \[\"email\"\]|USERNAME_FIELD = None",
     "deployment": r"kubernetes|kubectl|multiple-documents|systemctl|sd_notify|release\.py|servers of your own|www-data",
