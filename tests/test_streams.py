@@ -60,7 +60,7 @@ def site(project, tmp_path_factory):
         values = {"ALLOWED_HOSTS": [HOST], "DATABASE_URL": url, "WORKERS": WORKERS, "THREADS": THREADS}
         configured = project.configure(folder, **values)
         environment = clean_environment(**configured)
-        site = Proxied(project, environment, folder)
+        site = Proxied(project, environment, folder, {"unix:/run/my_project/asgi": f"unix:{folder}/run/asgi"})
         site.environment = configured
         stack.callback(site.stop)
         command = ["sh", "-c", "exec " + project.command.replace("/run/my_project", f"{folder}/run")]
