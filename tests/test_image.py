@@ -19,7 +19,7 @@ from images import Host, Image, run
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from servers import Postgres, wait_until
-from test_server import HOST, certify
+from test_server import HOST, certify, over_tls
 
 ANSWERS = {"use_redis": True, "use_celery": True, "use_cdn": True, "use_replica": True, "use_sentry": True}
 
@@ -151,16 +151,7 @@ def visitor(host, web, folder):
     conf.write_text(text)
     run(nginx, "-t", "-c", conf)
     process = subprocess.Popen([nginx, "-c", conf, "-g", "daemon off;"])
-    pool = urllib3.HTTPSConnectionPool(
-        ADDRESSES["nginx"],
-        443,
-        maxsize=8,
-        retries=False,
-        timeout=30,
-        server_hostname=HOST,
-        assert_hostname=HOST,
-        ca_certs=str(place / "fullchain.pem"),
-    )
+    pool = over_tls(ADDRESSES["nginx"], 443, place)
     ask = lambda path, method="GET": pool.request(method, path, headers={"Host": HOST}, redirect=False)  # noqa: E731
     wait_until(lambda: answered(ask))
     yield ask

@@ -298,7 +298,7 @@ def test_somebody_in_other_words(site, lines):
     assert site.open("/public?words") == page
 
 
-@pytest.mark.parametrize("length", [2500, 3000, 3300, 4000])
+@pytest.mark.parametrize("length", [2500, 3000, 3300, 4000, 7300])
 def test_long_address(site, length):
     """It is the key of what is kept, beside which there must be room for the response's headers."""
     for path in ("/public", "/private/form", "/private/silent"):

@@ -154,16 +154,7 @@ class Nginx:
         self.process = subprocess.Popen([nginx, "-c", conf, "-g", "daemon off;"])
         servers.wait_until(lambda: servers.listens(self.https))
         self.plain = urllib3.HTTPConnectionPool("127.0.0.1", self.http, retries=False, timeout=30)
-        self.pool = urllib3.HTTPSConnectionPool(
-            "127.0.0.1",
-            self.https,
-            maxsize=16,
-            retries=False,
-            timeout=30,
-            server_hostname=HOST,
-            assert_hostname=HOST,
-            ca_certs=str(folder / "fullchain.pem"),
-        )
+        self.pool = over_tls("127.0.0.1", self.https, folder)
 
     def ask(self, path, method="GET", headers=None):
         return self.pool.request(method, path, headers={"Host": HOST} | (headers or {}), redirect=False)
@@ -212,6 +203,12 @@ def certify(folder):
     files = ["-keyout", folder / "privkey.pem", "-out", folder / "fullchain.pem"]
     command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", *names, *files]
     subprocess.run(command, check=True, capture_output=True)
+
+
+def over_tls(address, port, folder):
+    """Return connections to a server that has the certificate in a folder."""
+    names = {"server_hostname": HOST, "assert_hostname": HOST, "ca_certs": str(folder / "fullchain.pem")}
+    return urllib3.HTTPSConnectionPool(address, port, maxsize=16, retries=False, timeout=30, **names)
 
 
 def has_ipv6():

@@ -5,6 +5,8 @@ import time
 {% endif %}
 from threading import Thread
 
+from django.db import connection
+
 {% if cookiecutter.use_replica %}
 from {{ cookiecutter.project_slug }}.scaling.db.replicas import watch
 {% endif %}
@@ -29,6 +31,16 @@ def test_gauges(settings, transactional_db):
     assert re.fullmatch(rf"threads:{settings.THREADS}\|g\|#process:\S+-\d+", threads)
     assert re.fullmatch(r"connections.used:[1-9]\d*\|g", used)
     assert re.fullmatch(r"connections.accepted:[1-9]\d+\|g", accepted)
+
+
+def test_sessions_of_others_count(db):
+    """The site's role is no superuser, and sees only that there are others."""
+    with connection.cursor() as cursor:
+        cursor.execute(gauges.CONNECTIONS)
+        of_a_superuser = cursor.fetchone()
+        cursor.execute("CREATE ROLE plain; SET LOCAL ROLE plain")
+        cursor.execute(gauges.CONNECTIONS)
+        assert cursor.fetchone() == of_a_superuser
 {% if cookiecutter.use_replica %}
 
 
