@@ -145,7 +145,8 @@ def test_refused_by_the_policy_is_in_the_terminal(development, everything, tmp_p
     kept = home.read_text()
     number = len(development.get("/").text.partition("<h1>")[0].splitlines())
     home.write_text(kept.replace("<h1>", '<script>document.title = "x"</script><h1>'))
-    try:
+    try:  # runserver looks once a second what has been edited
+        wait_until(lambda: "document.title" in development.get("/").text, development, 10)
         document, _ = visit(f"{development.url}/", tmp_path)
     finally:
         home.write_text(kept)
