@@ -507,6 +507,13 @@ def test_oversized_form(site):
     assert site.request("POST", "/posted", body=b"x" * (2 << 20)).status == 400
 
 
+def test_body_that_no_view_reads(site):
+    """Refused before the form was read: gunicorn must not close a connection to which nginx still writes."""
+    answers = {site.request("POST", "/ok", body=b"x" * (9 << 20)).status for _ in range(20)}
+
+    assert answers == {403}
+
+
 def test_body(site):
     assert site.request("POST", "/posted", body=b"x" * (1 << 19)).data == b"524288"
 

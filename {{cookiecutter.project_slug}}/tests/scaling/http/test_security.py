@@ -8,6 +8,13 @@ def test_body_limit(client, settings):
     assert client.post(PAGE, b"x" * 10, content_type="text/plain").status_code != 413
 
 
+def test_rest_of_a_body_is_read(client):
+    """Or nginx, which is still sending it, would answer 502 when gunicorn closes the connection."""
+    request = client.post(PAGE, b"x" * 100_000, content_type="text/plain").wsgi_request
+
+    assert request.read() == b""
+
+
 def test_policies(client, settings):
     settings.PERMISSIONS_POLICY = "camera=()"
     settings.SECURE_CSP = {"default-src": ["'self'"]}

@@ -1,9 +1,13 @@
 """What Django's own security middleware leaves out, and its content security policy written out only once."""
 
+import contextlib
+
 from django.conf import settings
 from django.middleware.csp import ContentSecurityPolicyMiddleware, get_nonce
 from django.shortcuts import render
 from django.utils.csp import CSP, build_policy
+
+PIECE = 64 * 1024  # bytes of a body that are read and dropped at a time
 
 
 def security(get_response):
@@ -20,8 +24,13 @@ def security(get_response):
     def middleware(request):
         csp.process_request(request)
         received = request.META  # request.headers would parse all of them for the one
-        too_large = int(received.get("CONTENT_LENGTH") or 0) > settings.MAX_BODY_SIZE
-        response = render(request, "413.html", status=413) if too_large else get_response(request)
+        length = int(received.get("CONTENT_LENGTH") or 0)
+        if length > settings.MAX_BODY_SIZE:
+            response = render(request, "413.html", status=413)
+        else:
+            response = get_response(request)
+            if length and not response.streaming:  # a stream may read it itself
+                read_rest(request)
         response.headers.setdefault("Permissions-Policy", settings.PERMISSIONS_POLICY)
         of_the_view = hasattr(response, "_csp_config") or hasattr(response, "_csp_ro_config")
         for path in () if of_the_view else below:
@@ -35,6 +44,17 @@ def security(get_response):
         return response
 
     return middleware
+
+
+def read_rest(request):
+    """Read what the view has left of a body, and drop it.
+
+    gunicorn closes a connection of which more than 64 kB are left unread, and nginx, which is still writing them, then
+    answers 502 where the view said 403, or sent somebody to the login.
+    """
+    with contextlib.suppress(OSError):  # the client has left
+        while request.read(PIECE):
+            pass
 
 
 def policies_with(sources):
