@@ -79,9 +79,10 @@ def copy_python(root):
         for name in lacking:
             shutil.copy(here[name], local / "lib" / name)
     run("chroot", root, "ldconfig")
-    run("chroot", root, "python", "-m", "ensurepip")
+    run("chroot", root, "/usr/local/bin/python", "-m", "ensurepip")
     (local / "bin" / "pip").symlink_to("pip3")
     shutil.copytree("/etc/ssl/certs", root / "etc" / "ssl" / "certs", dirs_exist_ok=True)
+    (root / "etc" / "pip.conf").write_text("[global]\ncert = /etc/ssl/certs/ca-certificates.crt\n")  # for a pip of 3.12
 
 
 class Image:

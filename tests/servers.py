@@ -228,11 +228,14 @@ class Relay:
                 end.shutdown(socket.SHUT_RDWR)
 
     def refuse(self):
+        """Break all connections at once, as a server that dies does: none is answered when another is broken."""
+        self.flowing.clear()
         for end in [self.listener, *self.sockets]:
             with contextlib.suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
             end.close()
         self.sockets.clear()
+        self.flowing.set()
 
 
 def workers(site):

@@ -43,11 +43,13 @@ INSTEAD = {
     "ci": "github",
 }
 
-# Set up and tested in environments of their own; test_newcomer does so with the default answers.
+# Set up and tested in environments of their own; test_newcomer does so with the default answers. Among all of these each
+# pair of options is there in its four ways: both, neither, each without the other.
 CHOSEN = {
-    "Redis": {"use_redis": True},
-    "Celery": {"use_celery": True},
-    "Redis and Celery": {"use_redis": True, "use_celery": True},
+    "Redis, Celery, CDN": {"use_redis": True, "use_celery": True, "use_cdn": True, "deployment": "kubernetes"},
+    "Redis, replicas, S3": {"use_redis": True, "use_replica": True, "media_storage": "s3", "deployment": "server"},
+    "Celery, replicas, Sentry": {"use_celery": True, "use_replica": True, "use_sentry": True, "login_with": "email"},
+    "CDN, S3, Sentry": {"use_cdn": True, "media_storage": "s3", "use_sentry": True, "ci": "gitlab"},
     "everything": ON,
 }
 

@@ -1,6 +1,7 @@
 """Logs on standard output: on servers one JSON object per line, on your machine coloured text."""
 
 import collections
+import contextlib
 import fcntl
 import json
 import logging
@@ -88,7 +89,8 @@ class Handler(logging.Handler):
                 self.flush()
             if self.lines and not (self.thread and self.thread.is_alive()):
                 self.thread = threading.Thread(target=self.keep_writing, name="logs", daemon=True)
-                self.thread.start()
+                with contextlib.suppress(RuntimeError):  # the process is ending, which flushes all handlers
+                    self.thread.start()
         except Exception:
             self.handleError(record)
 
