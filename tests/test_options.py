@@ -43,8 +43,8 @@ INSTEAD = {
     "ci": "github",
 }
 
-# Set up and tested in environments of their own; test_newcomer does so with the default answers. Among all of these each
-# pair of options is there in its four ways: both, neither, each without the other.
+# Set up and tested in environments of their own; test_newcomer does so with the default answers. Among these, each pair
+# of options is there in its four ways: both, neither, each without the other.
 CHOSEN = {
     "Redis, Celery, CDN": {"use_redis": True, "use_celery": True, "use_cdn": True, "deployment": "kubernetes"},
     "Redis, replicas, S3": {"use_redis": True, "use_replica": True, "media_storage": "s3", "deployment": "server"},

@@ -69,6 +69,13 @@ def test_slow_query(ask):
     assert slow["code"] == f"tests/scaling/logs/test_logs.py:{page.__code__.co_firstlineno + 2} page"
 
 
+def test_slow_query_as_text(client, caplog, db):
+    client.get("/page/60/")
+    (slow,) = [record for record in caplog.records if record.name == request_log.__name__]
+
+    assert ReadableFormatter().format(slow).endswith(b" page\nSELECT pg_sleep(%s)\n")
+
+
 def test_exception(ask):
     _, (error, line) = ask("/broken/")
 

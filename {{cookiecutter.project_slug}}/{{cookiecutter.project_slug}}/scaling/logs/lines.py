@@ -57,7 +57,7 @@ class JSONFormatter(logging.Formatter):
 class ReadableFormatter(logging.Formatter):
     def format(self, record):
         text = super().format(record) + (f"\n{record.sql}" if hasattr(record, "sql") else "")
-        status = record.status if record.name == request_log.__name__ else 0
+        status = getattr(record, "status", 0) if record.name == request_log.__name__ else 0
         level = max(record.levelno, status // 100 * 10 - 10)  # 4xx as warnings, 5xx as errors
         if os.isatty(1) and level >= logging.WARNING:
             text = colorize(text, fg="red" if level >= logging.ERROR else "yellow")
