@@ -60,6 +60,7 @@ from throughput import (
 RUNS = 3
 VIEWS = ("plain", "one query", "20 rows")
 UV = shutil.which("uv") or str(ROOT / ".uv" / "bin" / "uv")
+os.environ["PATH"] += f"{os.pathsep}{Path(UV).parent}"  # a peer's own hooks call it, too
 OPTIONS = ["--bind=127.0.0.1:{port}", "--max-requests=0"]
 GUNICORN = ["-m", "gunicorn", *OPTIONS, "--workers=1", f"--threads={THREADS}"]
 NOTES = {
