@@ -305,6 +305,15 @@ def test_long_address(site, length):
         assert site.ask(f"{path}?{length * 'x'}").status == 200
 
 
+@pytest.mark.parametrize("word", ["x", "!", "%D0%9F"])
+@pytest.mark.parametrize(("path", "status"), [("/accounts?", 301), ("/accounts/?", 302)])
+def test_redirect_from_a_long_address(site, path, status, word):
+    """It is in the response, too, and with the login longer: up to the 16 kB that Django redirects to."""
+    assert {site.ask(path + length // len(word) * word).status for length in (3000, 4200, 5300)} == {status}
+    if word != "!":
+        assert site.ask(path + 7900 // len(word) * word).status == status
+
+
 def test_message_is_seen_by_whom_it_is_for(site):
     cookie = site.ask("/add-message").headers["Set-Cookie"].partition(";")[0]
     before = site.open("/messages?for")
