@@ -1,6 +1,7 @@
 """What Django's own security middleware leaves out, and its content security policy written out only once."""
 
 import contextlib
+from functools import partial
 
 from django.conf import settings
 from django.middleware.csp import ContentSecurityPolicyMiddleware, get_nonce
@@ -29,7 +30,9 @@ def security(get_response):
             response = render(request, "413.html", status=413)
         else:
             response = get_response(request)
-            if length and not response.streaming:  # a stream may read it itself
+            if length and response.streaming:  # which may still read it itself
+                response._resource_closers.append(partial(read_rest, request))
+            elif length:
                 read_rest(request)
         response.headers.setdefault("Permissions-Policy", settings.PERMISSIONS_POLICY)
         of_the_view = hasattr(response, "_csp_config") or hasattr(response, "_csp_ro_config")
