@@ -10,6 +10,7 @@ import re
 import signal
 import socket
 import ssl
+import struct
 import subprocess
 import threading
 import time
@@ -825,6 +826,38 @@ def test_slow_visitors(proxied, probe):
     passed, seen = probe(Visited(proxied))
 
     assert passed, seen
+
+
+def frame(kind, flags, stream, payload):
+    """Return a frame of HTTP/2."""
+    return struct.pack(">I", len(payload))[1:] + struct.pack(">BBI", kind, flags, stream) + payload
+
+
+def test_requests_of_one_browser_at_once(proxied):
+    """As many as nginx lets it send on a connection of HTTP/2, none of which ends: of each body it takes a byte."""
+    context = ssl.create_default_context(cafile=proxied.folder / "fullchain.pem")
+    context.set_alpn_protocols(["h2"])
+    host, path = HOST.encode(), b"/static/css/site.css"
+    request = b"\x82\x87" + bytes([1, len(host)]) + host + bytes([4, len(path)]) + path  # GET, https, and literals
+    plain = socket.create_connection(("127.0.0.1", proxied.https), timeout=10)
+    with context.wrap_socket(plain, server_hostname=HOST) as client, client.makefile("rb") as received:
+
+        def receive():
+            length, kind, *_ = struct.unpack(">IBBI", b"\0" + received.read(9))
+            return kind, received.read(length)
+
+        client.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(4, 0, 0, struct.pack(">HI", 4, 1)))
+        kind, settings = receive()
+        assert kind == 4
+        most = dict(struct.iter_unpack(">HI", settings))[3]
+        client.sendall(b"".join(frame(1, 5, 2 * number + 1, request) for number in range(most)))
+        answers = []
+        while len(answers) < most:
+            kind, payload = receive()
+            if kind == 1:
+                answers.append(payload.lstrip(b"\x20")[0])
+
+    assert Counter(answers) == {0x88: most}  # 200
 
 
 def test_rate_limit(proxied):
