@@ -1,5 +1,6 @@
 import json
 import logging
+import re
 
 import pytest
 from django.core.cache import cache
@@ -74,6 +75,15 @@ def test_slow_query_as_text(client, caplog, db):
     (slow,) = [record for record in caplog.records if record.name == request_log.__name__]
 
     assert ReadableFormatter().format(slow).endswith(b" page\nSELECT pg_sleep(%s)\n")
+
+
+def test_slow_query_of_a_package(ask, monkeypatch):
+    """As Django's for the session: no line of the project leads to it, so none is named."""
+    monkeypatch.setattr(request_log, "PROJECT", "/elsewhere/")
+    _, (slow, *_) = ask("/page/60/")
+
+    assert slow["code"] is None
+    assert re.fullmatch(r"Slow query: \d+ ms", slow["message"])
 
 
 def test_exception(ask):
