@@ -110,3 +110,14 @@ def test_extra_of_any_name(extra):
     assert (line["level"], line["logger"], line["message"]) == ("info", "shop", "sold")
     assert line["time"] != "x"
     assert ReadableFormatter().format(record) == b"sold\n"
+
+
+def test_time_of_half_a_character():
+    """Lines are sorted by it, so all have it in one form."""
+    record = {"levelname": "INFO", "created": 0.5}
+    times = [
+        json.loads(JSONFormatter().format(logging.makeLogRecord(record | {"msg": text})))["time"]
+        for text in ("sold", "\udce4")
+    ]
+
+    assert times[0] == times[1]
