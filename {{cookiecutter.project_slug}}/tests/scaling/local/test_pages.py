@@ -9,7 +9,7 @@ import pytest
 from django.core.mail import EmailMultiAlternatives
 from django.urls import include, path
 
-from {{ cookiecutter.project_slug }}.scaling.local import mail, status
+from {{ cookiecutter.project_slug }}.scaling.local import check_address, mail, status
 from tests.scaling.urls import urlpatterns as site
 
 urlpatterns = [*site, path("dev/", include("{{ cookiecutter.project_slug }}.scaling.local.urls"))]
@@ -102,3 +102,9 @@ def test_status_waits_for_nobody(client, monkeypatch):
 def test_documentation_only(client):
     assert client.get("/dev/docs/operations.md").status_code == 200
     assert client.get("/dev/docs/pyproject.toml").status_code == 404
+
+
+@pytest.mark.parametrize("address", ["nope", "127.0.0.1:", "127.0.0.1:99999"])
+def test_no_address(address):
+    with pytest.raises(SystemExit, match=f"{address} is no address"):
+        check_address(address)

@@ -1,5 +1,6 @@
 import json
 import logging
+import re
 
 import pytest
 from django.core.cache import cache
@@ -76,6 +77,15 @@ def test_slow_query_as_text(client, caplog, db):
     assert ReadableFormatter().format(slow).endswith(b" page\nSELECT pg_sleep(%s)\n")
 
 
+def test_slow_query_of_a_package(ask, monkeypatch):
+    """As Django's for the session: no line of the project leads to it, so none is named."""
+    monkeypatch.setattr(request_log, "PROJECT", "/elsewhere/")
+    _, (slow, *_) = ask("/page/60/")
+
+    assert slow["code"] is None
+    assert re.fullmatch(r"Slow query: \d+ ms", slow["message"])
+
+
 def test_exception(ask):
     _, (error, line) = ask("/broken/")
 
@@ -100,3 +110,14 @@ def test_extra_of_any_name(extra):
     assert (line["level"], line["logger"], line["message"]) == ("info", "shop", "sold")
     assert line["time"] != "x"
     assert ReadableFormatter().format(record) == b"sold\n"
+
+
+def test_time_of_half_a_character():
+    """Lines are sorted by it, so all have it in one form."""
+    record = {"levelname": "INFO", "created": 0.5}
+    times = [
+        json.loads(JSONFormatter().format(logging.makeLogRecord(record | {"msg": text})))["time"]
+        for text in ("sold", "\udce4")
+    ]
+
+    assert times[0] == times[1]

@@ -9,10 +9,12 @@ import sys
 
 
 def check_address(address):
-    """Raise SystemExit if another program serves an address such as 127.0.0.1:8000."""
+    """Raise SystemExit if an address such as 127.0.0.1:8000 is none, or another program serves it."""
     host, _, port = address.rpartition(":")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         socket.create_server((host.strip("[]"), int(port)), family=family).close()
     except OSError as error:
         sys.exit(f"{address} cannot be served: {error.strerror}. Choose another one: ADDRESS=127.0.0.1:8001")
+    except (OverflowError, ValueError):
+        sys.exit(f"{address} is no address with a port from 1 to 65535. Choose one: ADDRESS=127.0.0.1:8001")

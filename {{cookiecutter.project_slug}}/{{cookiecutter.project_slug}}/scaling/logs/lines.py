@@ -167,7 +167,7 @@ def encoded(line):
     try:
         return msgspec.json.encode(line, enc_hook=str)
     except UnicodeEncodeError:  # half a character, as in the name of a file that is not UTF-8
-        return json.dumps(line, default=str).encode()
+        return json.dumps(line, default=lambda value: msgspec.to_builtins(value, enc_hook=str)).encode()
 
 
 def logging_config(level, formatter=JSONFormatter):

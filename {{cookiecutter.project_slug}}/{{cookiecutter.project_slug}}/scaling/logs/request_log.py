@@ -158,7 +158,8 @@ def measured(execute, sql, params, many, context):
         figures.database_seconds += seconds
         if seconds >= SLOW_QUERY:
             extra = {"ms": round(seconds * 1000, 1), "sql": str(sql), "code": code_line(sys._getframe(1))}
-            logger.warning("Slow query: %.0f ms, %s", extra["ms"], extra["code"], extra=extra)
+            where = f", {extra['code']}" if extra["code"] else ""
+            logger.warning("Slow query: %.0f ms%s", extra["ms"], where, extra=extra)
 
 
 def is_of_cache(sql):
