@@ -211,6 +211,19 @@ def test_ends_nest_with_the_timeouts(with_celery):
     assert f"MAX_BODY_SIZE = {annotations['nginx.org/client-max-body-size'].removesuffix('m')} * 1024 * 1024" in base
 
 
+def test_headers_of_a_response_fit_the_ingress(with_celery, tmp_path):
+    """As they fit nginx.conf, for which test_public.py asks; nginx refuses sizes that do not go together."""
+    (ingress,) = with_celery.of_kind("Ingress").values()
+    names = ("proxy_buffers", "proxy_buffer_size")
+    found = {name: ingress["metadata"]["annotations"][f"nginx.org/{name.replace('_', '-')}"] for name in names}
+    conf = tmp_path / "nginx.conf"
+    conf.write_text(f"events {{}} http {{ {' '.join(f'{name} {value};' for name, value in found.items())} }}")
+
+    subprocess.run([needs("nginx", "nginx-light"), "-t", "-c", conf], check=True)
+    of_servers = (with_celery.path / "deploy" / "nginx.conf").read_text()
+    assert f"proxy_buffer_size {found['proxy_buffer_size']};" in of_servers
+
+
 def test_every_queue_has_a_worker_that_is_asked_whether_it_lives(with_celery):
     text = (with_celery.path / "my_project" / "settings" / "tasks.py").read_text()
     queues = ast.literal_eval(re.search(r"for name in (\(.*?\))\]", text)[1])
